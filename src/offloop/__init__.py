@@ -1,0 +1,1 @@
+"""offloop: logging off the event loop."""

@@ -1,0 +1,253 @@
+"""From the caller's `LogRecord` to a snapshot that is safe to hold, and back to a record for the sinks.
+
+The caller's record is never held and never changed: other handlers go on with it. What could change later (a list among
+the arguments, an object in `extra`, a live exception) is fixed now, in the caller, where it still is what was meant.
+Nothing here raises, whatever a `__str__` does.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from contextvars import ContextVar
+from logging import LogRecord
+from typing import Any, cast
+
+from offloop.tracebacks import FrozenException, freeze
+
+__all__ = ["IMMUTABLE", "PLAIN_LENGTH", "Record", "Snapshot", "capture", "extras", "message_of", "restore", "text_of"]
+
+Snapshot = dict[str, Any]
+"""What waits in the queue: a copy of a record's `__dict__`; under `_KEY` what a plain record has no place for."""
+
+_KEY = "\0offloop"
+_MAX_DEPTH = 8
+
+_plain = LogRecord("", 0, "", 0, "", (), None)
+PLAIN_LENGTH = len(_plain.__dict__)
+"""Attributes of a record without `extra`; one that has more is looked at closely."""
+
+STANDARD = frozenset(_plain.__dict__) | {"message", "asctime", "taskName"}
+"""The attributes that are no `extra`."""
+
+IMMUTABLE: set[type] = {str, int, float, bool, type(None), bytes, complex}
+"""Exact types whose values may wait. Grows as values of the immutable types below are met."""
+
+# By name, so that nobody pays for an import: a value of the type exists only where its module was imported.
+_LEARNED = {
+    "datetime": {"date", "datetime", "time", "timedelta", "timezone"},
+    "uuid": {"UUID"},
+    "decimal": {"Decimal"},
+    "fractions": {"Fraction"},
+    "ipaddress": {"IPv4Address", "IPv6Address", "IPv4Network", "IPv6Network"},
+    "pathlib": {"PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath"},
+    "pathlib._local": {"PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath"},
+    "zoneinfo": {"ZoneInfo"},
+}
+
+# What a record weighs beside its own texts, for bounds in bytes: measured with tracemalloc, see docs/explanation/journey.md.
+_BASE_BYTES = 1_200
+_FRAME_BYTES = 200
+
+
+class Record(LogRecord):
+    """A record on the sinks' side: everything the caller's had, plus what was frozen. Shared by reference: don't change it.
+
+    Attributes:
+        template: The message before its arguments were merged, where that was done in the caller; otherwise `msg`.
+        exception: The frozen exception, None if there was none. `exc_info` is always None; `exc_text` has the text by the
+            time a sink sees the record.
+        size_bytes: About what it takes in memory.
+    """
+
+    __slots__ = ("_template", "encodings", "exception", "size_bytes")
+
+    _template: str | None
+    exception: FrozenException | None
+    size_bytes: int
+    encodings: dict[object, bytes] | None
+
+    @property
+    def template(self) -> str:
+        """The message before its arguments were merged: what records of one kind have in common."""
+        return self._template if self._template is not None else str(self.msg)
+
+
+def capture(record: LogRecord, context: Mapping[str, ContextVar[Any]] | None = None) -> Snapshot:
+    """A snapshot of the record that no later change reaches.
+
+    Args:
+        record: Any `LogRecord`; it is left as it is.
+        context: Attribute name to context variable; each that is set is stored as if it had been given as `extra`.
+    """
+    snapshot = record.__dict__.copy()
+    template = _fix_message(record, snapshot)
+    exception = _fix_exception(snapshot)
+    if len(snapshot) > PLAIN_LENGTH:
+        for name in snapshot.keys() - STANDARD:
+            snapshot[name] = _fixed(snapshot[name])
+    if context:
+        _add_context(snapshot, context)
+    if template is not None or exception is not None:
+        snapshot[_KEY] = (template, exception)
+    return snapshot
+
+
+def restore(snapshot: Snapshot | LogRecord) -> Record:
+    """The record a snapshot stands for. A `LogRecord` that someone else put on the queue is taken as it is, captured now."""
+    if isinstance(snapshot, LogRecord):
+        snapshot = capture(snapshot)
+    template, exception = snapshot.pop(_KEY, None) or (None, None)
+    record = Record.__new__(Record)
+    record.__dict__ = snapshot
+    record._template = template  # noqa: SLF001 - ours
+    record.exception = exception
+    record.encodings = None
+    record.size_bytes = _size(snapshot, exception)
+    return record
+
+
+def extras(record: LogRecord) -> dict[str, Any]:
+    """What the caller gave as `extra` (and the captured context), without the standard attributes."""
+    attributes = record.__dict__
+    if len(attributes) <= PLAIN_LENGTH:
+        return {}
+    return {name: value for name, value in attributes.items() if name not in STANDARD}
+
+
+def message_of(record: LogRecord) -> str:
+    """The record's message; where it can't be rendered, what can be said instead. Never raises."""
+    try:
+        return record.getMessage()
+    except Exception as error:  # noqa: BLE001 - the text says so
+        arguments = text_of(record.args, repr)
+        return f"{text_of(record.msg)} [not rendered: {type(error).__name__}: {text_of(error)}; args={arguments}]"
+
+
+def text_of(value: object, render: Any = str) -> str:
+    """`str(value)` (or `repr`), or a note that it failed. Never raises."""
+    try:
+        return str.__str__(render(value))
+    except Exception as error:  # noqa: BLE001 - the text says so
+        return f"<{render.__name__}() of {type(value).__name__} failed: {type(error).__name__}>"
+
+
+def is_immutable(value: object) -> bool:
+    """Whether a value may wait: of an exact immutable type, or a tuple of such values."""
+    cls = value.__class__
+    if cls in IMMUTABLE:
+        return True
+    if cls is tuple:
+        return all(is_immutable(item) for item in cast("tuple[object, ...]", value))
+    if cls.__name__ in _LEARNED.get(cls.__module__, ()) and getattr(sys.modules[cls.__module__], cls.__name__) is cls:
+        IMMUTABLE.add(cls)
+        return True
+    return False
+
+
+def _fix_message(record: LogRecord, snapshot: Snapshot) -> str | None:
+    """Render the message now unless it may wait; gives the template of what was rendered."""
+    message, arguments = record.msg, record.args
+    if message.__class__ is str:
+        if not arguments or is_immutable(arguments):
+            return None
+        if arguments.__class__ is dict and all(map(is_immutable, arguments.values())):  # type: ignore[union-attr]
+            snapshot["args"] = arguments.copy()  # type: ignore[union-attr]
+            return None
+        snapshot["msg"] = message_of(record)
+        snapshot["args"] = ()
+        return message
+    if not arguments and message.__class__ in {dict, list, tuple}:
+        # structlog hands its event dictionary over as `msg`: its formatter in a sink must find a dictionary.
+        snapshot["msg"] = _fixed(message)
+        return None
+    snapshot["msg"] = message_of(record)
+    snapshot["args"] = ()
+    return text_of(message)
+
+
+def _fix_exception(snapshot: Snapshot) -> FrozenException | None:
+    info = snapshot.get("exc_info")
+    if not info:
+        return None
+    error = info[1] if isinstance(info, tuple) and len(info) == 3 else info  # noqa: PLR2004 - type, value, traceback
+    snapshot["exc_info"] = None
+    # Another handler's formatter may have left its own text there, colours and all.
+    snapshot["exc_text"] = None
+    if isinstance(error, BaseException):
+        return freeze(error)
+    snapshot["exc_text"] = "NoneType: None"  # what the standard formatter says where there was no exception
+    return None
+
+
+def _add_context(snapshot: Snapshot, context: Mapping[str, ContextVar[Any]]) -> None:
+    for name, variable in context.items():
+        value = variable.get(_KEY)
+        if value is not _KEY:
+            snapshot.setdefault(name, _fixed(value))
+
+
+def _fixed(value: object, depth: int = 0) -> object:
+    """A value that no later change reaches: plain containers are copied, other objects become their text."""
+    if value.__class__ in IMMUTABLE or is_immutable(value):
+        return value
+    if depth >= _MAX_DEPTH:
+        return text_of(value, repr)
+    cls = value.__class__
+    try:
+        if cls is dict:
+            items = cast("dict[object, object]", value).copy().items()
+            return {_key(key): _fixed(item, depth + 1) for key, item in items}
+        if cls is list or cls is tuple:
+            return cls([_fixed(item, depth + 1) for item in cast("list[object]", value)])
+        if cls is set or cls is frozenset:
+            return {_key(item) for item in cast("set[object]", value).copy()}
+    except RuntimeError:
+        return text_of(value, repr)  # another thread was changing it
+    return _scalar(value)
+
+
+def _key(value: object) -> object:
+    return value if is_immutable(value) else text_of(value)
+
+
+def _scalar(value: object) -> object:
+    """Subclasses of plain values (an IntEnum, a Markup) as the plain value, anything else as text."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int.__add__(value, 0)
+    if isinstance(value, float):
+        return float.__add__(value, 0.0)
+    return text_of(value)
+
+
+def _size(snapshot: Snapshot, exception: FrozenException | None) -> int:
+    size = _BASE_BYTES
+    message = snapshot.get("msg")
+    if message.__class__ is str:
+        size += len(cast("str", message))
+    arguments = snapshot.get("args")
+    if arguments:
+        size += _weight(arguments, 0)
+    if len(snapshot) > PLAIN_LENGTH:
+        size += sum(_weight(value, 0) for name, value in snapshot.items() if name not in STANDARD)
+    stack = snapshot.get("stack_info")
+    if stack:
+        size += len(stack)
+    if exception is not None:
+        size += len(exception.message) + _FRAME_BYTES * len(exception.frames)
+    return size
+
+
+def _weight(value: object, depth: int) -> int:
+    cls = value.__class__
+    if cls is str or cls is bytes:
+        return 50 + len(cast("str", value))
+    if depth < _MAX_DEPTH:
+        if cls is tuple or cls is list or cls is set:
+            return 56 + sum(_weight(item, depth + 1) for item in cast("list[object]", value))
+        if cls is dict:
+            pairs = cast("dict[object, object]", value).items()
+            return 64 + sum(100 + _weight(item, depth + 1) for _, item in pairs)
+    return 32

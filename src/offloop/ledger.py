@@ -1,0 +1,170 @@
+"""The counts that must balance: for the intake and for each sink, at every moment.
+
+`offered + recovered = delivered + diverted + filtered + dropped + dead_lettered + spooled + printed + pending`, where
+`pending` is the length of real containers. A `Ledger` is written by one thread (the event loop's) and read by any: the
+writer brackets what must be seen together, the reader looks again until nothing moved. No lock, so the loop never waits
+for a reader.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+__all__ = ["Counts", "Ledger", "Report", "Stats", "steadily", "tabulate"]
+
+Dropped = Mapping[str, Mapping[str, int]]
+
+_NOTHING: Dropped = MappingProxyType({})
+# A reader that interrupted the writer on its own thread (a signal handler) can't wait for it to finish.
+_LOOKS = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """One snapshot of a ledger; counts of records, each record in exactly one place.
+
+    Attributes:
+        offered: Records that reached this stage.
+        recovered: Read back from a spool.
+        delivered: The destination took them (for the intake: the listener did).
+        diverted: The fallback took them.
+        filtered: Turned away by a level or a filter of this stage.
+        dropped: Lost, by reason (`overflow`, `shed`, `expired`, `rejected`, `shutdown`, `own`, `corrupt`), then level name.
+        dead_lettered: Refused by the destination and handed to the dead-letter sink.
+        spooled: On disk.
+        printed: Written to stderr as the last resort.
+        pending: In memory, on the way.
+        state: What a sink is doing: `idle`, `connected`, `retrying`, `failing` or `stopped`; for the intake `idle` or
+            `running`.
+        error: The last failure of a sink in words, None if the last delivery went well.
+    """
+
+    offered: int = 0
+    recovered: int = 0
+    delivered: int = 0
+    diverted: int = 0
+    filtered: int = 0
+    dropped: Dropped = field(default=_NOTHING)
+    dead_lettered: int = 0
+    spooled: int = 0
+    printed: int = 0
+    pending: int = 0
+    state: str = "idle"
+    error: str | None = None
+
+    @property
+    def lost(self) -> int:
+        """All that was dropped, whatever the reason."""
+        return sum(sum(levels.values()) for levels in self.dropped.values())
+
+    @property
+    def balanced(self) -> bool:
+        """Whether every record offered is accounted for."""
+        settled = self.delivered + self.diverted + self.filtered + self.lost
+        kept = self.dead_lettered + self.spooled + self.printed + self.pending
+        return self.offered + self.recovered == settled + kept
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """A frozen snapshot of a pipeline: the intake's counts and each sink's, by the sink's name."""
+
+    intake: Counts
+    sinks: Mapping[str, Counts]
+
+    @property
+    def balanced(self) -> bool:
+        """Whether the intake and every sink balance."""
+        return self.intake.balanced and all(counts.balanced for counts in self.sinks.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Report(Stats):
+    """What `flush` and `stop` return: the counts when they ended, and whether they got everything done.
+
+    Attributes:
+        complete: Everything offered before the call was settled within the deadline.
+        elapsed: Seconds it took.
+    """
+
+    complete: bool = True
+    elapsed: float = 0.0
+
+
+def tabulate(drops: Iterable[tuple[tuple[str, int], int]]) -> Dropped:
+    """Counts by (reason, level number) as reason -> level name -> count."""
+    table: dict[str, dict[str, int]] = {}
+    for (reason, levelno), count in drops:
+        levels = table.setdefault(reason, {})
+        name = logging.getLevelName(levelno)
+        levels[name] = levels.get(name, 0) + count
+    return MappingProxyType({reason: MappingProxyType(levels) for reason, levels in table.items()})
+
+
+class Ledger:
+    """One sink's counts, written on the event loop's thread only.
+
+    The writer wraps each set of changes that must be seen together in `begin` and `end`, and runs no foreign code
+    between them.
+    """
+
+    __slots__ = ("_drops", "_pending", "_version", "delivered", "error", "filtered", "offered", "state")
+
+    def __init__(self, pending: Callable[[], int]) -> None:
+        """Start at zero.
+
+        Args:
+            pending: Gives the length of the containers that hold this stage's records.
+        """
+        self._pending = pending
+        self._version = 0
+        self._drops: dict[tuple[str, int], int] = {}
+        self.offered = 0
+        self.delivered = 0
+        self.filtered = 0
+        self.state = "idle"
+        self.error: str | None = None
+
+    def begin(self) -> None:
+        """Open a set of changes."""
+        self._version += 1
+
+    def end(self) -> None:
+        """Close the set: the counts balance again."""
+        self._version += 1
+
+    def drop(self, reason: str, levelno: int) -> None:
+        """Count one record as lost."""
+        key = (reason, levelno)
+        self._drops[key] = self._drops.get(key, 0) + 1
+
+    def counts(self) -> Counts:
+        """A snapshot that balances, from any thread."""
+        return steadily(lambda: self._version, self._read)
+
+    def _read(self) -> Counts:
+        return Counts(
+            offered=self.offered,
+            delivered=self.delivered,
+            filtered=self.filtered,
+            dropped=tabulate(self._drops.copy().items()),
+            pending=self._pending(),
+            state=self.state,
+            error=self.error,
+        )
+
+
+def steadily(version: Callable[[], int], read: Callable[[], Counts]) -> Counts:
+    """Read while nothing moves: an even version, and the same one before and after."""
+    for _ in range(_LOOKS):
+        before = version()
+        if not before & 1:
+            counts = read()
+            if version() == before:
+                return counts
+        time.sleep(0)
+    return read()

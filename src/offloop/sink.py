@@ -1,0 +1,200 @@
+"""The contract of a sink: where records go, awaited.
+
+A `Sink` is a `logging.Handler`, so level, filters, formatter, name and `dictConfig` work as ever; but it is a listener
+that calls it, from its own task, and never a logger.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from typing import ClassVar, Protocol, runtime_checkable
+
+from offloop import diagnostics
+from offloop.capture import Record
+from offloop.errors import ConfigError
+from offloop.formatters.json import JSONFormatter
+from offloop.policies import Batching, Buffer, Retry, at_least
+
+__all__ = ["Batch", "Encoder", "Sink"]
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """A formatter that gives bytes at once; offloop's own do."""
+
+    def encode(self, record: logging.LogRecord) -> bytes:
+        """The record as bytes, without a frame or a line end."""
+        ...
+
+
+class Batch:
+    """Records on their way to one destination, oldest first; the same object for every attempt.
+
+    Attributes:
+        records: 1 to `Batching.max_records` records.
+        filtered: Records that the destination's own filters turned away: a sink that has any adds them here before
+            `send` returns, and they are counted as filtered instead of delivered.
+        created: When the batch was made, in seconds since the epoch.
+    """
+
+    __slots__ = ("_encoded", "_key", "_sink", "created", "filtered", "records")
+
+    def __init__(self, records: Sequence[Record], sink: Sink, encoded: Sequence[bytes] | None = None) -> None:
+        """Hold the records; what was not encoded yet is encoded when it is asked for."""
+        self.records = records
+        self.filtered: list[Record] = []
+        self.created = time.time()
+        self._sink = sink
+        self._encoded = encoded
+        self._key: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __iter__(self) -> Iterator[Record]:
+        return iter(self.records)
+
+    def __repr__(self) -> str:
+        return f"<Batch of {len(self.records)} records>"
+
+    @property
+    def encoded(self) -> Sequence[bytes]:
+        """Each record as bytes, as the sink's `encode` gave them; as long as `records`."""
+        if self._encoded is None:
+            self._encoded = [self._sink.encode(record) for record in self.records]
+        return self._encoded
+
+    @property
+    def bytes(self) -> int:
+        """How many bytes `encoded` has in all."""
+        return sum(map(len, self.encoded))
+
+    @property
+    def key(self) -> str:
+        """32 hexadecimal digits that name this batch in every attempt: for a `Message-ID`, or a deduplication header."""
+        if self._key is None:
+            self._key = uuid.uuid4().hex
+        return self._key
+
+    def part(self, start: int, stop: int | None = None) -> Batch:
+        """Some of the records as a batch of their own."""
+        encoded = None if self._encoded is None else self._encoded[start:stop]
+        return Batch(self.records[start:stop], self._sink, encoded)
+
+
+class Sink(logging.Handler):
+    """One destination of records. Subclass it and write `send`.
+
+    A listener (or `Pipeline`) calls `open`, `send` and `aclose` from one task at a time: `send` has one batch in flight,
+    in order. After an attempt that failed or ran into `send_timeout` comes `open` again; an attempt that was given up
+    may still be running then, and must not touch what the new `open` made.
+    """
+
+    encodes: ClassVar[bool] = True
+    """Whether the lane encodes the records before `send`. False for a sink that works on the records themselves."""
+
+    def __init__(
+        self,
+        *,
+        level: int | str = logging.NOTSET,
+        formatter: logging.Formatter | None = None,
+        name: str | None = None,
+        batching: Batching = Batching(),  # noqa: B008 - frozen
+        retry: Retry = Retry(),  # noqa: B008 - frozen
+        send_timeout: float = 10.0,
+        buffer: Buffer = Buffer(),  # noqa: B008 - frozen
+    ) -> None:
+        """Set what every sink has.
+
+        Args:
+            level: Records below it are not for this sink.
+            formatter: Any `logging.Formatter`. None: JSON, one object a record.
+            name: What statistics call this sink. None: its class's name.
+            batching: When a batch is full.
+            retry: When a failed batch is sent again.
+            send_timeout: Seconds one `open` or one `send` may take before it is abandoned and tried again.
+            buffer: How much is held while the destination is slow or away.
+
+        Raises:
+            ConfigError: A value is out of its limits.
+        """
+        super().__init__(level)
+        at_least(f"{type(self).__name__}: ", "send_timeout", send_timeout, 0.001, "seconds")
+        if formatter is not None and not isinstance(formatter, logging.Formatter):
+            msg = f"{type(self).__name__}: formatter must be a logging.Formatter, got {formatter!r}"
+            raise ConfigError(msg)
+        self.formatter = formatter if formatter is not None else self.default_formatter()
+        if name is not None:
+            self.name = name
+        self.batching = batching
+        self.retry = retry
+        self.send_timeout = send_timeout
+        self.buffer = buffer
+
+    def default_formatter(self) -> logging.Formatter:
+        """What formats records where the user gave no formatter."""
+        return JSONFormatter()
+
+    def encode(self, record: logging.LogRecord) -> bytes:
+        """The record as bytes, without a frame or a line end.
+
+        Called by the lane on the loop's thread, inside the slice it shares with others, once per record and formatter: keep
+        it quick and pure.
+        """
+        formatter = self.formatter
+        if isinstance(formatter, Encoder):
+            return formatter.encode(record)
+        return self.format(record).encode("utf-8", "backslashreplace")
+
+    async def open(self) -> None:
+        """Connect. Called before the first send, after a failure, and in a new event loop without `aclose` before it.
+
+        Raises:
+            TemporaryFailure: Tried again after a backoff; so are `OSError`, `TimeoutError` and `EOFError`.
+            SinkFailure: The configuration is wrong; the records are kept.
+        """
+
+    async def send(self, batch: Batch) -> None:
+        """Hand the batch over. Returns only when the destination has taken the whole of it.
+
+        On cancellation the attempt is over: some of the batch may have been taken, and the lane sends it again.
+
+        Args:
+            batch: 1 to `batching.max_records` records, oldest first.
+
+        Raises:
+            TemporaryFailure: Sent again after a backoff; so are `OSError`, `TimeoutError` and `EOFError`.
+            PermanentFailure: These records will never be taken.
+            PartialFailure: Some were taken; says which to send again and which never.
+            SinkFailure: The sink itself cannot work; the records are kept and tried again later.
+            Exception: Anything else is taken for a record that poisons the batch: the lane looks for it and rejects it.
+        """
+        raise NotImplementedError
+
+    async def aclose(self) -> None:
+        """Let go of the connection. Idempotent; `open` may follow."""
+
+    def handle(self, record: logging.LogRecord) -> bool:  # type: ignore[override]
+        """Say that a sink can't be a logger's handler: it would have nobody to await it. Blocks nobody."""
+        diagnostics.report(
+            f"attached:{id(self)}",
+            f"{self!r} is attached to a logger directly, and its records go nowhere: it needs a QueueHandler in front "
+            f"(logger {record.name!r}; use Pipeline(sink), or QueueHandler and QueueListener)",
+        )
+        return False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """As `handle`."""
+        self.handle(record)
+
+    def flush(self) -> None:
+        """Do nothing: the standard library calls this under its lock; `Pipeline.flush` is the one that waits."""
+
+    def close(self) -> None:
+        """Do nothing: `dictConfig` calls this on sinks that stay in use; `aclose` is the one that closes."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name or 'unnamed'} ({logging.getLevelName(self.level)})>"
