@@ -45,18 +45,18 @@ _LEARNED = {
     "zoneinfo": {"ZoneInfo"},
 }
 
-# What a record weighs beside its own texts, for bounds in bytes: measured with tracemalloc, see docs/explanation/journey.md.
+# What a record weighs beside its own texts, for bounds in bytes: measured with tracemalloc.
 _BASE_BYTES = 1_200
 _FRAME_BYTES = 200
 
 
 class Record(LogRecord):
-    """A record on the sinks' side: everything the caller's had, plus what was frozen. Shared by reference: don't change it.
+    """A record on the sinks' side: everything the caller's had, plus what was frozen. Shared: don't change it.
 
     Attributes:
         template: The message before its arguments were merged, where that was done in the caller; otherwise `msg`.
-        exception: The frozen exception, None if there was none. `exc_info` is always None; `exc_text` has the text by the
-            time a sink sees the record.
+        exception: The frozen exception, None if there was none. `exc_info` is always None; `exc_text` has the text by
+            the time a sink sees the record.
         size_bytes: About what it takes in memory.
     """
 
@@ -94,7 +94,7 @@ def capture(record: LogRecord, context: Mapping[str, ContextVar[Any]] | None = N
 
 
 def restore(snapshot: Snapshot | LogRecord) -> Record:
-    """The record a snapshot stands for. A `LogRecord` that someone else put on the queue is taken as it is, captured now."""
+    """The record a snapshot stands for. A `LogRecord` that someone else put on the queue is captured now."""
     if isinstance(snapshot, LogRecord):
         snapshot = capture(snapshot)
     template, exception = snapshot.pop(_KEY, None) or (None, None)
@@ -151,8 +151,8 @@ def _fix_message(record: LogRecord, snapshot: Snapshot) -> str | None:
     if message.__class__ is str:
         if not arguments or is_immutable(arguments):
             return None
-        if arguments.__class__ is dict and all(map(is_immutable, arguments.values())):  # type: ignore[union-attr]
-            snapshot["args"] = arguments.copy()  # type: ignore[union-attr]
+        if type(arguments) is dict and all(map(is_immutable, cast("dict[object, object]", arguments).values())):
+            snapshot["args"] = arguments.copy()
             return None
         snapshot["msg"] = message_of(record)
         snapshot["args"] = ()
@@ -167,7 +167,7 @@ def _fix_message(record: LogRecord, snapshot: Snapshot) -> str | None:
 
 
 def _fix_exception(snapshot: Snapshot) -> FrozenException | None:
-    info = snapshot.get("exc_info")
+    info: tuple[object, ...] | BaseException | bool | None = snapshot.get("exc_info")
     if not info:
         return None
     error = info[1] if isinstance(info, tuple) and len(info) == 3 else info  # noqa: PLR2004 - type, value, traceback
@@ -199,7 +199,8 @@ def _fixed(value: object, depth: int = 0) -> object:
             items = cast("dict[object, object]", value).copy().items()
             return {_key(key): _fixed(item, depth + 1) for key, item in items}
         if cls is list or cls is tuple:
-            return cls([_fixed(item, depth + 1) for item in cast("list[object]", value)])
+            copies = [_fixed(item, depth + 1) for item in cast("list[object]", value)]
+            return copies if cls is list else tuple(copies)
         if cls is set or cls is frozenset:
             return {_key(item) for item in cast("set[object]", value).copy()}
     except RuntimeError:
@@ -225,8 +226,8 @@ def _scalar(value: object) -> object:
 def _size(snapshot: Snapshot, exception: FrozenException | None) -> int:
     size = _BASE_BYTES
     message = snapshot.get("msg")
-    if message.__class__ is str:
-        size += len(cast("str", message))
+    if type(message) is str:
+        size += len(message)
     arguments = snapshot.get("args")
     if arguments:
         size += _weight(arguments, 0)

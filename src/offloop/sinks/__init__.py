@@ -1,0 +1,1 @@
+"""One destination a module; each is imported when it is asked for."""
