@@ -78,10 +78,10 @@ def tests(session: nox.Session) -> None:
 def coverage(session: nox.Session) -> None:
     """What the tests of all interpreters reached together, with a gate on branches."""
     session.install("coverage>=7.10")
-    found = [str(directory) for directory in sorted(Path(COVERAGE_DATA).glob("*")) if any(directory.iterdir())]
+    found = sorted({str(data.parent) for data in Path(COVERAGE_DATA).glob("*/coverage.*")})
     if not found:
         session.error("no data: run the tests first (nox -s tests)")
-    env = {"COVERAGE_FILE": str(Path(COVERAGE_DATA).resolve() / "combined")}
+    env = {"COVERAGE_FILE": str(Path(COVERAGE_DATA).resolve() / "coverage")}
     session.run("coverage", "combine", "--quiet", "--keep", *found, env=env)
     session.run("coverage", "report", *session.posargs, env=env)
 
@@ -90,10 +90,11 @@ def coverage(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """The documentation, strict: a link that leads nowhere is an error. `-- serve` shows it while it is written."""
     session.install("-e.[all]", *group("docs"))
+    env = {"NO_MKDOCS_2_WARNING": "1"}  # an advertisement, on every build
     if session.posargs:
-        session.run("mkdocs", *session.posargs)
+        session.run("mkdocs", *session.posargs, env=env)
     else:
-        session.run("mkdocs", "build", "--strict", "--quiet", "--site-dir", session.create_tmp())
+        session.run("mkdocs", "build", "--strict", "--quiet", "--site-dir", session.create_tmp(), env=env)
 
 
 @nox.session
