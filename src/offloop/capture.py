@@ -151,8 +151,8 @@ def _fix_message(record: LogRecord, snapshot: Snapshot) -> str | None:
     if message.__class__ is str:
         if not arguments or is_immutable(arguments):
             return None
-        if type(arguments) is dict and all(map(is_immutable, cast("dict[object, object]", arguments).values())):
-            snapshot["args"] = arguments.copy()
+        if arguments.__class__ is dict and all(map(is_immutable, arguments.values())):  # type: ignore[union-attr]
+            snapshot["args"] = arguments.copy()  # type: ignore[union-attr]
             return None
         snapshot["msg"] = message_of(record)
         snapshot["args"] = ()
@@ -167,7 +167,7 @@ def _fix_message(record: LogRecord, snapshot: Snapshot) -> str | None:
 
 
 def _fix_exception(snapshot: Snapshot) -> FrozenException | None:
-    info: tuple[object, ...] | BaseException | bool | None = snapshot.get("exc_info")
+    info = snapshot.get("exc_info")
     if not info:
         return None
     error = info[1] if isinstance(info, tuple) and len(info) == 3 else info  # noqa: PLR2004 - type, value, traceback
@@ -199,8 +199,7 @@ def _fixed(value: object, depth: int = 0) -> object:
             items = cast("dict[object, object]", value).copy().items()
             return {_key(key): _fixed(item, depth + 1) for key, item in items}
         if cls is list or cls is tuple:
-            copies = [_fixed(item, depth + 1) for item in cast("list[object]", value)]
-            return copies if cls is list else tuple(copies)
+            return cls([_fixed(item, depth + 1) for item in cast("list[object]", value)])
         if cls is set or cls is frozenset:
             return {_key(item) for item in cast("set[object]", value).copy()}
     except RuntimeError:
