@@ -1,1 +1,0 @@
-"""A record as text or bytes. Pure: no I/O, no asyncio, nothing that waits."""
