@@ -47,7 +47,7 @@ def test_version_is_the_installed_one() -> None:
 
 
 def test_import_leaves_frameworks_alone() -> None:
-    """`import offloop` loads no host, no optional package and no mail library that nobody asked for."""
+    """`import offloop` loads no web framework and nothing of an extra."""
     unwanted = {"fastapi", "starlette", "aiohttp", "litestar", "typer", "rich", "aiosmtpd", "uvicorn"}
     code = "import sys, offloop; print(*sys.modules)"
 
