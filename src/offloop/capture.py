@@ -72,6 +72,16 @@ class Record(LogRecord):
         """The message before its arguments were merged: what records of one kind have in common."""
         return self._template if self._template is not None else str(self.msg)
 
+    def twin(self) -> Record:
+        """A copy whose attributes can be changed without a change to this one."""
+        record = Record.__new__(Record)
+        record.__dict__ = self.__dict__.copy()
+        record._template = self._template
+        record.exception = self.exception
+        record.size_bytes = self.size_bytes
+        record.encodings = None
+        return record
+
 
 def capture(record: LogRecord, context: Mapping[str, ContextVar[Any]] | None = None) -> Snapshot:
     """A snapshot of the record that no later change reaches.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import ClassVar, Protocol, runtime_checkable
 
 from offloop import diagnostics
@@ -81,8 +81,12 @@ class Batch:
 
     def part(self, start: int, stop: int | None = None) -> Batch:
         """Some of the records as a batch of their own."""
-        encoded = None if self._encoded is None else self._encoded[start:stop]
-        return Batch(self.records[start:stop], self._sink, encoded)
+        return self.pick(range(*slice(start, stop).indices(len(self))))
+
+    def pick(self, indices: Sequence[int]) -> Batch:
+        """The records at these positions as a batch of their own."""
+        encoded = None if self._encoded is None else [self._encoded[index] for index in indices]
+        return Batch([self.records[index] for index in indices], self._sink, encoded)
 
 
 class Sink(logging.Handler):
@@ -138,6 +142,10 @@ class Sink(logging.Handler):
         """What formats records where the user gave no formatter."""
         return JSONFormatter()
 
+    def default_name(self) -> str:
+        """What statistics call a sink that was given no name; a number follows where it is taken."""
+        return type(self).__name__
+
     def encode(self, record: logging.LogRecord) -> bytes:
         """The record as bytes, without a frame or a line end.
 
@@ -148,6 +156,13 @@ class Sink(logging.Handler):
         if isinstance(formatter, Encoder):
             return formatter.encode(record)
         return self.format(record).encode("utf-8", "backslashreplace")
+
+    def encoding_key(self) -> Hashable | None:
+        """What decides how `encode` makes bytes of a record: sinks with equal keys share one encoding of it. None: not shared.
+
+        The default is the formatter, unless `encode` is overridden; ours are equal when they are configured alike.
+        """
+        return self.formatter if type(self).encode is Sink.encode and isinstance(self.formatter, Hashable) else None
 
     async def open(self) -> None:
         """Connect. Called before the first send, after a failure, and in a new event loop without `aclose` before it.

@@ -110,6 +110,14 @@ class FrozenException:
             self._text = "".join(summary.format()).rstrip("\n")
         return self._text
 
+    def brief(self) -> str:
+        """As `render`, but from memory alone: no source lines, no members of a group. Never fails."""
+        lines = ["Traceback (most recent call last, without source):"]
+        lines += [f'  File "{frame.filename}", line {frame.lineno}, in {frame.name}' for frame in _shown(self)]
+        lines += [f"{self.type_name}: {self.message}" if self.message else self.type_name, *self.notes]
+        linked = self.cause or self.context
+        return "\n".join(lines) if linked is None else "\n".join([linked.brief(), "", *lines])
+
 
 def freeze(error: BaseException) -> FrozenException:
     """Freeze an exception with its chain and, for a group, its members. Never raises, keeps no reference to it."""
