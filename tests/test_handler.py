@@ -112,7 +112,9 @@ async def test_str_that_raises_or_logs_harms_nobody(queue: asyncio.Queue[Any], l
 async def test_wrong_arguments_are_said_in_the_message(queue: asyncio.Queue[Any], log: logging.Logger) -> None:
     """A format that does not fit its arguments loses nothing."""
     log.info("%d apples", "many")
-    assert messages(queue) == ["%d apples [not rendered: TypeError: %d format: a real number is required, not str; args=('many',)]"]
+    assert messages(queue) == [
+        "%d apples [not rendered: TypeError: %d format: a real number is required, not str; args=('many',)]"
+    ]
 
 
 async def test_logging_in_del_and_signal_handlers(queue: asyncio.Queue[Any], log: logging.Logger) -> None:

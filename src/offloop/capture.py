@@ -45,18 +45,18 @@ _LEARNED = {
     "zoneinfo": {"ZoneInfo"},
 }
 
-# What a record weighs beside its own texts, for bounds in bytes: measured with tracemalloc, see docs/explanation/journey.md.
+# What a record weighs beside its own texts, for bounds in bytes: measured with tracemalloc.
 _BASE_BYTES = 1_200
 _FRAME_BYTES = 200
 
 
 class Record(LogRecord):
-    """A record on the sinks' side: everything the caller's had, plus what was frozen. Shared by reference: don't change it.
+    """A record on the sinks' side: everything the caller's had, plus what was frozen. Shared: don't change it.
 
     Attributes:
         template: The message before its arguments were merged, where that was done in the caller; otherwise `msg`.
-        exception: The frozen exception, None if there was none. `exc_info` is always None; `exc_text` has the text by the
-            time a sink sees the record.
+        exception: The frozen exception, None if there was none. `exc_info` is always None; `exc_text` has the text by
+            the time a sink sees the record.
         size_bytes: About what it takes in memory.
     """
 
@@ -104,7 +104,7 @@ def capture(record: LogRecord, context: Mapping[str, ContextVar[Any]] | None = N
 
 
 def restore(snapshot: Snapshot | LogRecord) -> Record:
-    """The record a snapshot stands for. A `LogRecord` that someone else put on the queue is taken as it is, captured now."""
+    """The record a snapshot stands for. A `LogRecord` that someone else put on the queue is captured now."""
     if isinstance(snapshot, LogRecord):
         snapshot = capture(snapshot)
     template, exception = snapshot.pop(_KEY, None) or (None, None)
@@ -235,8 +235,8 @@ def _scalar(value: object) -> object:
 def _size(snapshot: Snapshot, exception: FrozenException | None) -> int:
     size = _BASE_BYTES
     message = snapshot.get("msg")
-    if message.__class__ is str:
-        size += len(cast("str", message))
+    if type(message) is str:
+        size += len(message)
     arguments = snapshot.get("args")
     if arguments:
         size += _weight(arguments, 0)

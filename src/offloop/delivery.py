@@ -249,7 +249,8 @@ class Delivery:
         delay = self._sink.retry.delay(self.failures)
         asked = getattr(error, "retry_after", None) or 0.0
         diagnostics.report(
-            f"{state}:{id(self._sink)}", f"{self._sink!r} failed, next attempt in {max(delay, asked):.1f} s: {_words(error)}"
+            f"{state}:{id(self._sink)}",
+            f"{self._sink!r} failed, next attempt in {max(delay, asked):.1f} s: {_words(error)}",
         )
         return await self._settlement.back_off(delay, asked)
 

@@ -133,7 +133,9 @@ class QueueHandler(logging.handlers.QueueHandler):
         try:
             passed: object = self.filter(record)
         except Exception as error:  # noqa: BLE001 - reported; a log call raises nothing
-            diagnostics.report(f"filter:{id(self)}", f"a filter of {self!r} failed: {type(error).__name__}: {text_of(error)}")
+            diagnostics.report(
+                f"filter:{id(self)}", f"a filter of {self!r} failed: {type(error).__name__}: {text_of(error)}"
+            )
             return record
         if isinstance(passed, logging.LogRecord):  # 3.12 and later: a filter may replace the record
             return passed

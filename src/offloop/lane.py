@@ -187,7 +187,9 @@ class Lane:
                 await self._step(run, delivery)
             except Exception as error:  # noqa: BLE001 - no fault may end the lane; it is reported, and the records stay
                 self.failing("failing", error)
-                diagnostics.report(f"lane:{self.name}", f"lane {self.name} failed: {type(error).__name__}: {text_of(error)}")
+                diagnostics.report(
+                    f"lane:{self.name}", f"lane {self.name} failed: {type(error).__name__}: {text_of(error)}"
+                )
                 await self._sleep(1.0)
             finally:
                 self.backlog.land()
@@ -215,7 +217,8 @@ class Lane:
         ledger.end()
         if left:
             diagnostics.report(
-                f"shutdown:{self.name}", f"{len(left)} record(s) for sink {self.name} were left when the deadline passed"
+                f"shutdown:{self.name}",
+                f"{len(left)} record(s) for sink {self.name} were left when the deadline passed",
             )
         self._run = None
 

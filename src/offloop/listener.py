@@ -87,7 +87,9 @@ class QueueListener:
     @property
     def running(self) -> bool:
         """Whether it was started and has not ended, in a loop that is still open."""
-        return self._task is not None and not self._task.done() and self._loop is not None and not self._loop.is_closed()
+        return (
+            self._task is not None and not self._task.done() and self._loop is not None and not self._loop.is_closed()
+        )
 
     @property
     def runs_here(self) -> bool:
@@ -318,7 +320,9 @@ def _acceptance(sink: Sink, *, alone: bool) -> Accept:
         try:
             passed: object = sink.filter(candidate)
         except Exception as error:  # noqa: BLE001 - reported; a record is rather delivered once too often
-            diagnostics.report(f"filter:{id(sink)}", f"a filter of {sink!r} failed: {type(error).__name__}: {text_of(error)}")
+            diagnostics.report(
+                f"filter:{id(sink)}", f"a filter of {sink!r} failed: {type(error).__name__}: {text_of(error)}"
+            )
             return record
         if isinstance(passed, logging.LogRecord):  # 3.12 and later: a filter may replace the record
             return passed if isinstance(passed, Record) else restore(capture(passed))

@@ -88,7 +88,9 @@ class Pipeline:
             self._entered = 0
             self.listener.start()
         elif not self.listener.runs_here:
-            msg = "the pipeline is already entered in another event loop: leave it there first, or make one for each loop"
+            msg = (
+                "the pipeline is already entered in another event loop: leave it there first, or make one for each loop"
+            )
             raise PipelineInUse(msg)
         self._entered += 1
         if self._entered == 1:
@@ -186,7 +188,9 @@ def _checked_level(level: int | str) -> int:
     if isinstance(level, str):
         number = logging.getLevelNamesMapping().get(level)
         if number is None:
-            msg = f"Pipeline: level must be a number or one of {', '.join(logging.getLevelNamesMapping())}, got {level!r}"
+            msg = (
+                f"Pipeline: level must be a number or one of {', '.join(logging.getLevelNamesMapping())}, got {level!r}"
+            )
             raise ConfigError(msg)
         return number
     return level

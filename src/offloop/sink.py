@@ -74,7 +74,7 @@ class Batch:
 
     @property
     def key(self) -> str:
-        """32 hexadecimal digits that name this batch in every attempt: for a `Message-ID`, or a deduplication header."""
+        """32 hexadecimal digits that name this batch in every attempt: for a `Message-ID`, a deduplication header."""
         if self._key is None:
             self._key = uuid.uuid4().hex
         return self._key
@@ -92,9 +92,9 @@ class Batch:
 class Sink(logging.Handler):
     """One destination of records. Subclass it and write `send`.
 
-    A listener (or `Pipeline`) calls `open`, `send` and `aclose` from one task at a time: `send` has one batch in flight,
-    in order. After an attempt that failed or ran into `send_timeout` comes `open` again; an attempt that was given up
-    may still be running then, and must not touch what the new `open` made.
+    A listener (or `Pipeline`) calls `open`, `send` and `aclose` from one task at a time: `send` has one batch in
+    flight, in order. After an attempt that failed or ran into `send_timeout` comes `open` again; an attempt that was
+    given up may still be running then, and must not touch what the new `open` made.
     """
 
     encodes: ClassVar[bool] = True
@@ -106,10 +106,10 @@ class Sink(logging.Handler):
         level: int | str = logging.NOTSET,
         formatter: logging.Formatter | None = None,
         name: str | None = None,
-        batching: Batching = Batching(),  # noqa: B008 - frozen
-        retry: Retry = Retry(),  # noqa: B008 - frozen
+        batching: Batching = Batching(),
+        retry: Retry = Retry(),
         send_timeout: float = 10.0,
-        buffer: Buffer = Buffer(),  # noqa: B008 - frozen
+        buffer: Buffer = Buffer(),
     ) -> None:
         """Set what every sink has.
 
@@ -149,8 +149,8 @@ class Sink(logging.Handler):
     def encode(self, record: logging.LogRecord) -> bytes:
         """The record as bytes, without a frame or a line end.
 
-        Called by the lane on the loop's thread, inside the slice it shares with others, once per record and formatter: keep
-        it quick and pure.
+        Called by the lane on the loop's thread, inside the slice it shares with others, once per record and formatter:
+        keep it quick and pure.
         """
         formatter = self.formatter
         if isinstance(formatter, Encoder):
@@ -192,7 +192,7 @@ class Sink(logging.Handler):
     async def aclose(self) -> None:
         """Let go of the connection. Idempotent; `open` may follow."""
 
-    def handle(self, record: logging.LogRecord) -> bool:  # type: ignore[override]
+    def handle(self, record: logging.LogRecord) -> bool:
         """Say that a sink can't be a logger's handler: it would have nobody to await it. Blocks nobody."""
         diagnostics.report(
             f"attached:{id(self)}",

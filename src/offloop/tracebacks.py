@@ -1,7 +1,7 @@
 """Exceptions frozen where they were logged, rendered later and elsewhere.
 
-A live traceback changes after the call (it is raised again, notes are added), pins the locals of every frame, and may run
-a `__del__` wherever it is let go. So the caller keeps type, text, notes, chain, and for each frame its code, last
+A live traceback changes after the call (it is raised again, notes are added), pins the locals of every frame, and may
+run a `__del__` wherever it is let go. So the caller keeps type, text, notes, chain, and for each frame its code, last
 instruction and line; no frame and no exception survives. Rendering reads source files (linecache) and belongs in a
 worker thread.
 """
@@ -20,6 +20,9 @@ __all__ = ["Frame", "FrozenException", "freeze"]
 # A recursion of a million frames, or a chain as long, costs memory and time in the caller: both are cut.
 _MAX_FRAMES = 1_000
 _MAX_EXCEPTIONS = 100
+
+SyntaxDetails = tuple[str | None, int | None, int | None, str | None, int | None, int | None]
+"""File, line, offset, text, end line and end offset, as `SyntaxError` takes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,7 @@ class FrozenException:
             `raise ... from None`.
         suppress_context: Whether `context` is hidden (`raise ... from None`).
         exceptions: The members of a group, None for any other exception.
-        syntax: The details of a `SyntaxError` (file, line, offset, text, end line, end offset), None for any other.
+        syntax: The details of a `SyntaxError`, None for any other.
     """
 
     module: str
@@ -87,7 +90,7 @@ class FrozenException:
     context: FrozenException | None = None
     suppress_context: bool = False
     exceptions: tuple[FrozenException, ...] | None = None
-    syntax: tuple[object, ...] | None = None
+    syntax: SyntaxDetails | None = None
     _text: str | None = field(default=None, repr=False)
 
     @property
@@ -133,7 +136,7 @@ def freeze(error: BaseException) -> FrozenException:
             frozen.context = _shallow(context, seen)
             waiting.append((frozen.context, context))
         if isinstance(live, BaseExceptionGroup):
-            members = cast("Sequence[BaseException]", live.exceptions)[: _MAX_EXCEPTIONS - len(seen)]
+            members = cast("BaseExceptionGroup[BaseException]", live).exceptions[: _MAX_EXCEPTIONS - len(seen)]
             frozen.exceptions = tuple(_shallow(member, seen) for member in members)
             waiting.extend(zip(frozen.exceptions, members, strict=True))
     return top
@@ -154,7 +157,7 @@ def _shallow(error: BaseException, seen: set[int]) -> FrozenException:
     )
 
 
-def _syntax(error: BaseException) -> tuple[object, ...] | None:
+def _syntax(error: BaseException) -> SyntaxDetails | None:
     if not isinstance(error, SyntaxError):
         return None
     return (error.filename, error.lineno, error.offset, error.text, error.end_lineno, error.end_offset)
@@ -182,7 +185,7 @@ def _text_of(error: BaseException) -> str:
 def _notes_of(error: BaseException) -> Iterator[str]:
     notes = getattr(error, "__notes__", None)
     if isinstance(notes, Sequence) and not isinstance(notes, str):
-        for note in tuple(notes):
+        for note in tuple(cast("Sequence[object]", notes)):
             try:
                 yield str(note)
             except Exception as failure:  # noqa: BLE001 - as above

@@ -32,7 +32,9 @@ class HandlerSink(Sink):
 
     encodes = False
 
-    def __init__(self, handler: logging.Handler, *, retry: Retry = _RETRY, send_timeout: float = 10.0, **options: Any) -> None:
+    def __init__(
+        self, handler: logging.Handler, *, retry: Retry = _RETRY, send_timeout: float = 10.0, **options: Any
+    ) -> None:
         """Wrap the handler, which is not closed by this sink.
 
         Args:
@@ -46,7 +48,12 @@ class HandlerSink(Sink):
         self._job: _Job | None = None
         self._running: asyncio.Task[None] | None = None
         super().__init__(
-            level=handler.level, formatter=handler.formatter, name=handler.name, retry=retry, send_timeout=math.inf, **options
+            level=handler.level,
+            formatter=handler.formatter,
+            name=handler.name,
+            retry=retry,
+            send_timeout=math.inf,
+            **options,
         )
         self._patience = send_timeout
 
