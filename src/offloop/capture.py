@@ -15,7 +15,8 @@ from typing import Any, cast
 
 from offloop.tracebacks import FrozenException, freeze
 
-__all__ = ["IMMUTABLE", "PLAIN_LENGTH", "Record", "Snapshot", "capture", "extras", "message_of", "restore", "text_of"]
+__all__ = ["IMMUTABLE", "PLAIN_LENGTH", "Record", "Snapshot", "capture", "extras", "message_of", "restore",
+    "scalar_of", "text_of"]
 
 Snapshot = dict[str, Any]
 """What waits in the queue: a copy of a record's `__dict__`; under `_KEY` what a plain record has no place for."""
@@ -204,14 +205,14 @@ def _fixed(value: object, depth: int = 0) -> object:
             return {_key(item) for item in cast("set[object]", value).copy()}
     except RuntimeError:
         return text_of(value, repr)  # another thread was changing it
-    return _scalar(value)
+    return scalar_of(value)
 
 
 def _key(value: object) -> object:
     return value if is_immutable(value) else text_of(value)
 
 
-def _scalar(value: object) -> object:
+def scalar_of(value: object) -> object:
     """Subclasses of plain values (an IntEnum, a Markup) as the plain value, anything else as text."""
     if isinstance(value, str):
         return str.__str__(value)
