@@ -1,25 +1,26 @@
 """Any value as JSON bytes, whatever it is; the one module that imports msgspec.
 
-`to_json` never raises. What JSON has no form for is written as follows, with msgspec and without it: NaN and infinities as
-null, bytes as base64, dates as ISO 8601, sets as arrays, a lone surrogate as its escape in text, an integer too long to
-be written in decimal as hexadecimal text, a container within itself (or more than `_MAX_DEPTH` levels down) as its
-`repr`, anything else as its `str`.
+`to_json` never raises. What JSON has no form for is written as follows, with msgspec and without it: NaN and infinities
+as null, bytes as base64, dates as ISO 8601, sets as arrays, a lone surrogate as its escape in text, an integer too long
+to be written in decimal as hexadecimal text, a container within itself or far down as its shortened `repr`, anything
+else as its `str`.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from datetime import date, time
 from enum import Enum
 from typing import cast
 
-from offloop.capture import scalar_of, text_of
+from offloop.capture import fixed, scalar_of, text_of
 
 __all__ = ["standard_json", "to_json"]
 
-_MAX_DEPTH = 8
+_MAX_DEPTH = 12  # what capture lets through, and a record around it
 _MAX_BITS = 4096  # the interpreter refuses to write much longer integers in decimal
 
 
@@ -57,7 +58,7 @@ def to_json(value: object) -> bytes:
     try:
         return _quickly(value)
     except Exception:  # noqa: BLE001 - whatever it is, the form below has nothing left to object to
-        return _by_standard(_tame(value, ()))
+        return _by_standard(_tame(fixed(value, _MAX_DEPTH)))
 
 
 def standard_json(value: object) -> bytes:
@@ -65,42 +66,26 @@ def standard_json(value: object) -> bytes:
     try:
         return _by_standard(value)
     except Exception:  # noqa: BLE001 - as above
-        return _by_standard(_tame(value, ()))
+        return _by_standard(_tame(fixed(value, _MAX_DEPTH)))
 
 
-def _tame(value: object, above: tuple[int, ...]) -> object:
-    """The value in forms that any encoder takes."""
-    if value is None or value is True or value is False:
-        return value
-    try:
-        return _tame_number(value) if isinstance(value, (int, float)) else _tame_other(value, above)
-    except Exception:  # noqa: BLE001 - a container that changes, or has methods of its own
-        return _written(text_of(value, repr))
-
-
-def _tame_number(value: float) -> object:
-    if isinstance(value, int):
-        number = int.__add__(value, 0)
+def _tame(value: object) -> object:
+    """The value in forms that any encoder takes: a tree of plain values, as `capture.fixed` made it."""
+    cls = type(value)
+    if cls is dict:
+        pairs = cast("dict[object, object]", value).items()
+        return {_written(text_of(key)): _tame(item) for key, item in pairs}
+    if cls in {list, tuple, set, frozenset}:
+        return [_tame(item) for item in cast("Iterable[object]", value)]
+    if cls is int:
+        number = cast("int", value)
         return number if number.bit_length() <= _MAX_BITS else hex(number)
-    number = float.__add__(value, 0.0)
-    return number if number - number == 0.0 else None
-
-
-def _tame_other(value: object, above: tuple[int, ...]) -> object:
-    if isinstance(value, str):
-        return _written(str.__str__(value))
-    inner: Iterable[object]
-    if isinstance(value, (Mapping, list, tuple, set, frozenset)):
-        if id(value) in above or len(above) >= _MAX_DEPTH:
-            return _written(text_of(value, repr))
-        path = (*above, id(value))
-        if isinstance(value, Mapping):
-            pairs = list(cast("Mapping[object, object]", value).items())
-            return {_written(text_of(key)): _tame(item, path) for key, item in pairs}
-        inner = cast("Iterable[object]", value)
-        return [_tame(item, path) for item in inner]
+    if cls is float:
+        return value if math.isfinite(cast("float", value)) else None
+    if value is None or cls is bool:
+        return value
     plain = _unknown(value)
-    return _written(plain) if isinstance(plain, str) else _tame(plain, (*above, id(value))[-_MAX_DEPTH:])
+    return _written(plain if type(plain) is str else text_of(plain))
 
 
 def _written(text: str) -> str:

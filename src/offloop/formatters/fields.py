@@ -1,8 +1,8 @@
 """What a record's fields are called: three vocabularies, each a function from a record to a dictionary.
 
-`plain` is this project's own. `otel`: the OpenTelemetry log data model with the semantic conventions for `code`, `thread`
-and `exception`, trace fields at the top level as its compatibility document for JSON says. `ecs`: the Elastic Common
-Schema as its logging libraries write it, dotted names, the first three in the order their specification asks for.
+`plain` is this project's own. `otel`: the OpenTelemetry log data model with the semantic conventions for `code`,
+`thread` and `exception`, trace fields at the top level as its compatibility document for JSON says. `ecs`: the Elastic
+Common Schema as its logging libraries write it, dotted names, the first three in the order their specification asks for.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from logging import LogRecord
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from offloop.capture import Record, message_of
 from offloop.tracebacks import FrozenException, freeze
@@ -59,28 +59,31 @@ def failure_of(record: LogRecord) -> tuple[FrozenException | None, str] | None:
 
 
 def _plain(record: LogRecord, when: object, extra: dict[str, Any], static: Mapping[str, Any]) -> dict[str, Any]:
+    values = record.__dict__
     fields: dict[str, Any] = {
         "time": when,
-        "level": record.levelname,
-        "logger": record.name,
+        "level": values["levelname"],
+        "logger": values["name"],
         "message": message_of(record),
-        "file": record.pathname,
-        "line": record.lineno,
-        "function": record.funcName,
-        "process": record.process,
-        "thread": record.threadName,
+        "file": values["pathname"],
+        "line": values["lineno"],
+        "function": values["funcName"],
+        "process": values["process"],
+        "thread": values["threadName"],
     }
-    task = record.__dict__.get("taskName")
+    task = values.get("taskName")
     if task is not None:
         fields["task"] = task
     failure = failure_of(record)
     if failure is not None:
         frozen, text = failure
         fields["exception"] = {**(_described(frozen) if frozen is not None else {}), "stacktrace": text}
-    if record.stack_info:
-        fields["stack"] = record.stack_info
-    fields.update(static)
-    fields.update(extra)
+    if values["stack_info"]:
+        fields["stack"] = values["stack_info"]
+    if static:
+        fields.update(static)
+    if extra:
+        fields.update(extra)
     return fields
 
 
@@ -107,41 +110,43 @@ def _named(frozen: FrozenException) -> dict[str, Any]:
 
 
 def _otel(record: LogRecord, when: object, extra: dict[str, Any], static: Mapping[str, Any]) -> dict[str, Any]:
+    values = record.__dict__
     attributes: dict[str, Any] = {
-        "code.file.path": record.pathname,
-        "code.line.number": record.lineno,
-        "code.function.name": record.funcName,
-        "process.pid": record.process,
-        "thread.id": record.thread,
-        "thread.name": record.threadName,
+        "code.file.path": values["pathname"],
+        "code.line.number": values["lineno"],
+        "code.function.name": values["funcName"],
+        "process.pid": values["process"],
+        "thread.id": values["thread"],
+        "thread.name": values["threadName"],
     }
     fields: dict[str, Any] = {
         "timestamp": when,
-        "severity_text": record.levelname,
-        "severity_number": _severity(record.levelno),
+        "severity_text": values["levelname"],
+        "severity_number": _severity(values["levelno"]),
         "body": message_of(record),
-        "instrumentation_scope": {"name": record.name},
+        "instrumentation_scope": {"name": values["name"]},
         "attributes": attributes,
     }
-    task = record.__dict__.get("taskName")
+    task = values.get("taskName")
     if task is not None:
         attributes["asyncio.task.name"] = task
     failure = failure_of(record)
     if failure is not None:
         attributes.update(_error(failure, "exception.type", "exception.message", "exception.stacktrace"))
-    if record.stack_info:
-        attributes["code.stacktrace"] = record.stack_info
+    if values["stack_info"]:
+        attributes["code.stacktrace"] = values["stack_info"]
     if static:
         fields["resource"] = static
-    for name in ("trace_id", "span_id", "trace_flags"):
-        if name in extra:
-            fields[name] = extra.pop(name)
-    attributes.update(extra)
+    if extra:
+        for name in ("trace_id", "span_id", "trace_flags"):
+            if name in extra:
+                fields[name] = extra.pop(name)
+        attributes.update(extra)
     return fields
 
 
 def _severity(levelno: object) -> int:
-    """`SeverityNumber`: DEBUG 5, INFO 9, WARN 13, ERROR 17, FATAL 21; levels between them the numbers between; 0 unknown."""
+    """`SeverityNumber`: DEBUG 5, INFO 9, WARN 13, ERROR 17, FATAL 21; between them the numbers between; 0 unknown."""
     if not isinstance(levelno, int) or levelno <= 0:
         return 0
     tens, rest = divmod(min(levelno, 53), 10)
@@ -149,35 +154,38 @@ def _severity(levelno: object) -> int:
 
 
 def _ecs(record: LogRecord, when: object, extra: dict[str, Any], static: Mapping[str, Any]) -> dict[str, Any]:
-    level = cast("object", record.levelname)
+    values = record.__dict__
+    level = values["levelname"]
     fields: dict[str, Any] = {
         "@timestamp": when,
         "log.level": level.lower() if isinstance(level, str) else level,
         "message": message_of(record),
         "ecs.version": "8.11.0",
-        "log.logger": record.name,
-        "log.origin.file.name": record.filename,
-        "log.origin.file.line": record.lineno,
-        "log.origin.function": record.funcName,
-        "process.pid": record.process,
-        "process.thread.id": record.thread,
-        "process.thread.name": record.threadName,
+        "log.logger": values["name"],
+        "log.origin.file.name": values["filename"],
+        "log.origin.file.line": values["lineno"],
+        "log.origin.function": values["funcName"],
+        "process.pid": values["process"],
+        "process.thread.id": values["thread"],
+        "process.thread.name": values["threadName"],
     }
-    task = record.__dict__.get("taskName")
+    task = values.get("taskName")
     if task is not None:
         fields["asyncio.task.name"] = task
     failure = failure_of(record)
     if failure is not None:
         fields.update(_error(failure, "error.type", "error.message", "error.stack_trace"))
-    if record.stack_info:
+    if values["stack_info"]:
         # ECS has one place for both; the standard formatter writes them in this order too.
-        stacks = (fields.get("error.stack_trace"), record.stack_info)
+        stacks = (fields.get("error.stack_trace"), values["stack_info"])
         fields["error.stack_trace"] = "\n".join(str(stack) for stack in stacks if stack)
-    fields.update(static)
-    for name, official in (("trace_id", "trace.id"), ("span_id", "span.id")):
-        if name in extra and official not in extra:
-            fields[official] = extra.pop(name)
-    fields.update(extra)
+    if static:
+        fields.update(static)
+    if extra:
+        for name, official in (("trace_id", "trace.id"), ("span_id", "span.id")):
+            if name in extra and official not in extra:
+                fields[official] = extra.pop(name)
+        fields.update(extra)
     return fields
 
 

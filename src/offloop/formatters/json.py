@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 from offloop.capture import extras
@@ -17,8 +16,6 @@ from offloop.policies import one_of
 __all__ = ["JSONFormatter"]
 
 Timestamp = Literal["iso", "epoch"]
-
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class JSONFormatter(logging.Formatter):
@@ -42,8 +39,8 @@ class JSONFormatter(logging.Formatter):
     | `extra` | beside these | in `attributes` | beside these |
     | static | beside these | in `resource` | beside these |
 
-    With `otel`, place to stack are in `attributes`, and `trace_id`, `span_id` and `trace_flags` among the `extra` move to
-    the top; with `ecs` the first two become `trace.id` and `span.id`. `exception` is an object: `type`, `message`,
+    With `otel`, place to stack are in `attributes`, and `trace_id`, `span_id` and `trace_flags` among the `extra` move
+    to the top; with `ecs` the first two become `trace.id` and `span.id`. `exception` is an object: `type`, `message`,
     `notes`, `stacktrace`, `causes` (the chain, nearest first), `exceptions` (the members of a group).
 
     Formatters with the same configuration are equal, and sinks that have equal ones share one encoding. A subclass is
@@ -67,7 +64,7 @@ class JSONFormatter(logging.Formatter):
         one_of("JSONFormatter: ", "fields", fields, get_args(Fields))
         one_of("JSONFormatter: ", "timestamp", timestamp, get_args(Timestamp))
         names = FIELD_SETS[fields]
-        self._static = dict(static) if static else _NOTHING
+        self._static = dict(static or {})
         self._build = names.build
         self._epoch = timestamp == "epoch"
         self._reserved = names.reserved
@@ -85,7 +82,11 @@ class JSONFormatter(logging.Formatter):
         extra = extras(record)
         if extra and not self._reserved.isdisjoint(extra):
             extra = self._freed(extra)
-        return to_json(self._build(record, when, extra, self._static))
+        try:
+            return to_json(self._build(record, when, extra, self._static))
+        except (AttributeError, KeyError):  # someone took attributes away
+            complete = logging.makeLogRecord(record.__dict__)
+            return to_json(self._build(complete, when, extra, self._static))
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as JSON text; the same as `encode` gives."""

@@ -10,7 +10,7 @@ from offloop.capture import text_of
 __all__ = ["iso_time"]
 
 # The second rendered last, as one tuple: threads replace it whole.
-_last = (0, "1970-01-01T00:00:00")
+_last = (0, "1970-01-01T00:00:00.")
 
 
 def iso_time(created: float) -> str:
@@ -27,8 +27,9 @@ def iso_time(created: float) -> str:
             micros = round((created - second) * 1e6)
             if micros == 1_000_000:  # noqa: PLR2004 - rounded up into the next second
                 second, micros = second + 1, 0
-            text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+            text = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
             _last = (second, text)
     except (TypeError, ValueError, OverflowError, OSError):
         return text_of(created)
-    return f"{text}.{micros:06d}Z"
+    # Quicker than a format with leading zeros.
+    return text + str(1_000_000 + micros)[1:] + "Z"
