@@ -1,13 +1,14 @@
-"""Real servers as fixtures: rsyslogd."""
+"""Real servers for fixtures to start: rsyslogd."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import socket
 import subprocess
-from collections.abc import AsyncIterator
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,14 +42,14 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-async def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
+def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
     """Wait until a server listens, or has ended before that."""
     while process.poll() is None:
         with socket.socket() as probe:
             # A port of the ephemeral range may connect to itself.
             if probe.connect_ex(("127.0.0.1", port)) == 0 and probe.getsockname() != probe.getpeername():
                 return
-        await asyncio.sleep(0.01)
+        time.sleep(0.01)
     pytest.fail(f"the server ended with {process.returncode} before it listened")
 
 
@@ -65,17 +66,17 @@ class Rsyslog:
         return self.received.read_text().splitlines() if self.received.exists() else []
 
 
-@pytest.fixture
-async def rsyslog(tmp_path: Path) -> AsyncIterator[Rsyslog]:
-    """rsyslogd on a free port, with a folder of its own."""
+@contextmanager
+def running_rsyslog(folder: Path) -> Iterator[Rsyslog]:
+    """A rsyslogd on a free port, with a folder of its own."""
     program = require_binary("rsyslogd")
     port = free_port()
-    config = tmp_path / "rsyslog.conf"
-    config.write_text(_RSYSLOG.format(folder=tmp_path, port=port))
-    command = [program, "-n", "-f", str(config), "-i", str(tmp_path / "pid"), "-C"]
+    config = folder / "rsyslog.conf"
+    config.write_text(_RSYSLOG.format(folder=folder, port=port))
+    command = [program, "-n", "-f", str(config), "-i", str(folder / "pid"), "-C"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
-            await wait_for_port(port, process)
-            yield Rsyslog(port, tmp_path / "received")
+            wait_for_port(port, process)
+            yield Rsyslog(port, folder / "received")
         finally:
             process.terminate()

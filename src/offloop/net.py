@@ -74,7 +74,8 @@ async def connect(host: str, port: int, *, timeout: float, names: Names = NAMES)
             addresses = await names.resolve(host, port, timeout=timeout)
             connected = await _race(interleaved(addresses), failures)
     except TimeoutError as error:
-        msg = f"{endpoint}: no connection within {timeout:g} s{_told(failures)}"
+        # Before any address was tried it was the name that took too long, and the error says so.
+        msg = f"{endpoint}: no connection within {timeout:g} s{_told(failures) or f' ({error})'}"
         raise TimeoutError(msg) from error
     if connected is None:
         first = next(error for error in failures.values() if error is not None)
