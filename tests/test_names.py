@@ -129,6 +129,7 @@ async def test_threads_are_bounded(directory: Directory) -> None:
     with pytest.raises(TimeoutError):
         await names.resolve("good.example", 25, timeout=0.01)
     waiting = asyncio.create_task(names.resolve("good.example", 25))
+    await asyncio.sleep(0)  # it asks in its first step
     directory.release.set()
     assert await waiting == await hung
     assert directory.asked == ["hung.example", "good.example"]

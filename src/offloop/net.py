@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import itertools
+import os
 import socket
 import ssl
 from collections.abc import Sequence
@@ -74,8 +75,7 @@ async def connect(host: str, port: int, *, timeout: float, names: Names = NAMES)
             addresses = await names.resolve(host, port, timeout=timeout)
             connected = await _race(interleaved(addresses), failures)
     except TimeoutError as error:
-        # Before any address was tried it was the name that took too long, and the error says so.
-        msg = f"{endpoint}: no connection within {timeout:g} s{_told(failures) or f' ({error})'}"
+        msg = f"{endpoint}: no connection within {timeout:g} s{_told(failures) or ' (the name was not resolved)'}"
         raise TimeoutError(msg) from error
     if connected is None:
         first = next(error for error in failures.values() if error is not None)
@@ -148,13 +148,20 @@ async def _connect_to(address: Address) -> socket.socket:
 def _refuse_self(connected: socket.socket) -> None:
     """A port of the ephemeral range on which nobody listens can connect to itself, and would take what it sends."""
     if connected.getsockname() == connected.getpeername():
-        raise ConnectionRefusedError(errno.ECONNREFUSED, "connected to itself: nobody listens there")
+        raise ConnectionRefusedError(errno.ECONNREFUSED, "connected to itself")
 
 
 def _told(failures: dict[Address, OSError | None]) -> str:
     """What became of each address, for a message."""
-    told = [f"{address.sockaddr[0]}: {reason(error) if error else 'no answer'}" for address, error in failures.items()]
+    told = [f"{address.sockaddr[0]}: {_outcome(error)}" for address, error in failures.items()]
     return f" ({'; '.join(told)})" if told else ""
+
+
+def _outcome(error: OSError | None) -> str:
+    if error is None:
+        return "no answer"
+    # In the system's words: asyncio puts the address once more in their place.
+    return os.strerror(error.errno) if error.errno else reason(error)
 
 
 async def open_connection(
@@ -174,7 +181,7 @@ async def open_connection(
     """
     deadline = asyncio.get_running_loop().time() + connect_timeout
     connected = await connect(endpoint.host, endpoint.port, timeout=connect_timeout, names=names)
-    raw = await SocketStream.from_socket(connected)
+    raw = await _stream(endpoint, connected)
     if tls is None:
         return Connection(endpoint, connected, raw)
     try:
@@ -193,3 +200,13 @@ async def open_connection(
             raise failure(endpoint, error, "TLS handshake failed: ") from error
         raise
     return connection
+
+
+async def _stream(endpoint: Endpoint, connected: socket.socket) -> SocketStream:
+    try:
+        return await SocketStream.from_socket(connected)
+    except BaseException as error:
+        connected.close()
+        if isinstance(error, ValueError):  # it looks at the socket, and finds it not connected any more
+            raise ConnectionResetError(errno.ECONNRESET, f"{endpoint}: reset by the peer") from error
+        raise

@@ -188,8 +188,11 @@ class _Link:
         try:
             await self._proxy._flowing.wait()  # noqa: SLF001 - the proxy's own half
             await asyncio.get_running_loop().sock_connect(self._upstream, server)
-            await asyncio.gather(self._up(), self._down())
-        except OSError:
+            # A group: the sockets are closed when nobody waits for them any more.
+            async with asyncio.TaskGroup() as both:
+                both.create_task(self._up())
+                both.create_task(self._down())
+        except* OSError:
             self.linger = False  # what one side did, the other sees
         finally:
             self.close()
