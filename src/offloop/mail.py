@@ -257,7 +257,7 @@ def _add_records(draft: _Draft, records: Sequence[Record], formatter: logging.Fo
     left_bytes = 0
     for record in records:
         text = _formatted(record, formatter)
-        if left or not _add_record(draft, record, text, min(room, draft.size + share), room):
+        if left or not _add_record(draft, record, text, share, room):
             left.append(record)
             left_bytes += len(text.encode("utf-8", "backslashreplace"))
         draft.breathe()
@@ -266,9 +266,11 @@ def _add_records(draft: _Draft, records: Sequence[Record], formatter: logging.Fo
         draft.note(f"{_count(len(left))} left out here, the mail is full: {_levels(left)}; {left_bytes:,} bytes")
 
 
-def _add_record(draft: _Draft, record: Record, text: str, full: int, room: int) -> bool:
-    """Put a record at the end, cut where the draft has `full` bytes. False, and nothing added, if it does not fit."""
+def _add_record(draft: _Draft, record: Record, text: str, share: int, room: int) -> bool:
+    """Put a record at the end, cut where it exceeds its share. False, and nothing added, if there is no such room."""
     before = draft.mark()
+    full = min(room, draft.size + share)
+    may_cut = draft.size + share <= room
     colour = next(colour for level, colour in _COLOURS if record.levelno >= level or level == 0)
     draft.add("", _HTML_RECORD.format(colour=colour))
     done = 0
@@ -281,7 +283,7 @@ def _add_record(draft: _Draft, record: Record, text: str, full: int, room: int) 
             break
         done += characters
     left = len(text) - done
-    if left and (not done or full == room):
+    if left and not (done and may_cut):
         draft.back(before)
         return False
     cut = f"\n[{left:,} characters of this record left out here]" if left else ""
@@ -345,7 +347,7 @@ def _one_line(text: str, limit: int = 100) -> str:
 
 def _encoded(text: str) -> str:
     """Give a header's value: ASCII folded between words, anything else as encoded words."""
-    if text.isascii() and "=?" not in text:
+    if text.isascii() and "=?" not in text and max(map(len, text.split(" "))) < _LINE:
         return _folded(text)
     words: list[str] = []
     chunk = b""

@@ -150,7 +150,7 @@ class SMTPSink(Sink):
             SinkFailure: The server wants no mail from us.
         """
         session = self._kept()
-        kept = session is not None
+        kept = session is not None and session.delivered > 0
         if session is None:
             session = await self._connect()
         try:

@@ -32,6 +32,7 @@ _GOODBYE = 1.0  # seconds for the answer to QUIT
 
 # Replies that speak of us and not of a mail: AUTH is needed, is too weak, failed, or wants TLS (RFC 4954, section 6).
 _ABOUT_US = frozenset({530, 534, 535, 538})
+_UNKNOWN = frozenset({500, 501, 502, 504})  # a command that the server does not have
 _TOO_LARGE = 552
 _CLOSING = 421
 _START_INPUT = 354
@@ -67,7 +68,7 @@ class Access:
         line = str(text)
         if self.username is not None and self.password is not None:
             plain = f"\0{self.username}\0{self.password}"
-            for secret in (plain, self.password):
+            for secret in (plain, self.password, self.username):
                 line = line.replace(base64.b64encode(secret.encode()).decode(), "***")
             line = line.replace(self.password, "***")
         line = "".join(character if character.isprintable() else " " for character in line)
@@ -84,6 +85,8 @@ class Session:
         self._socket = connected
         self._transport = cast("asyncio.WriteTransport", smtp.transport)
         self._loop = asyncio.get_running_loop()
+        self.delivered = 0
+        """Mails that the server has taken."""
         self.data_sent = False
         """Whether the server may have taken the last mail without our knowing."""
 
@@ -158,6 +161,7 @@ class Session:
                 response = await self._write(mail)
             if response.code != _DONE:
                 raise aiosmtplib.SMTPDataError(response.code, response.message)
+        self.delivered += 1
         return refused
 
     async def quit(self) -> None:
@@ -184,7 +188,7 @@ class Session:
 
     async def _secure(self) -> None:
         with _failures(self._access, "EHLO", about_us=True):
-            await self._smtp.ehlo()
+            await self._greet()
         if self._access.tls not in {"auto", "starttls"}:
             return
         if self._smtp.supports_extension("starttls"):
@@ -196,6 +200,15 @@ class Session:
             wanted = "tls='starttls'" if self._access.tls == "starttls" else "a password does not go without TLS"
             msg = f"{self._access.host}:{self._access.port}: the server offers no STARTTLS, and {wanted}"
             raise SinkFailure(msg)
+
+    async def _greet(self) -> None:
+        try:
+            await self._smtp.ehlo()
+        except aiosmtplib.SMTPHeloError as error:
+            # A server from before ESMTP: RFC 5321, section 3.2.
+            if error.code not in _UNKNOWN:
+                raise
+            await self._smtp.helo()
 
     async def _authenticate(self) -> None:
         if self._access.username is not None and self._access.password is not None:
