@@ -44,6 +44,7 @@ class Desk:
 
     mails: list[bytes] = field(default_factory=list)
     envelopes: list[Any] = field(default_factory=list)
+    logged_in: list[bool] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)
     connections: int = 0
     lost: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
@@ -87,12 +88,13 @@ class Desk:
             envelope.rcpt_tos.append(address)
         return reply or "250 OK"
 
-    async def handle_DATA(self, server: SMTP, _session: Any, envelope: Any) -> str:  # noqa: N802
+    async def handle_DATA(self, server: SMTP, session: Any, envelope: Any) -> str:  # noqa: N802
         """Answer the end of a mail."""
         reply = await self._reply(server, "DATA")
         if reply is None:
             self.mails.append(envelope.content)
             self.envelopes.append(envelope)
+            self.logged_in.append(bool(session.authenticated))
         return reply or "250 OK"
 
 
@@ -225,7 +227,6 @@ spool_directory = {folder}/spool
 log_file_path = {folder}/%slog
 tls_advertise_hosts =
 message_size_limit = 200K
-queue_only_load =
 acl_smtp_rcpt = on_rcpt
 acl_smtp_data = on_data
 begin acl
