@@ -90,17 +90,17 @@ class Child:
 
 @asynccontextmanager
 async def child(name: str, module: str, *arguments: str) -> AsyncIterator[Child]:
-    """Run a module of this package in a process of its own, and end it on the way out.
+    """Run a module in a process of its own, and end it on the way out.
 
     Args:
         name: What messages call it.
-        module: The module's name within this package.
+        module: The full name of the module.
         arguments: Its arguments.
     """
     with tempfile.TemporaryFile() as errors:
         # A process group of its own: Ctrl-C is for the parent alone, which ends its children in order.
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", f"{__package__}.{module}", *arguments),
+            *(sys.executable, "-P", "-m", module, *arguments),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=errors,
