@@ -75,13 +75,22 @@ class Child:
         self._errors.seek(0)
         return self._errors.read().decode(errors="replace").splitlines()[-_MAX_LINES:]
 
-    async def aclose(self) -> None:
-        """End the child: by the end of its stdin, and if that is not enough, by force."""
+    @property
+    def returncode(self) -> int | None:
+        """Its exit code, negative for a signal; None while it runs."""
+        return self._process.returncode
+
+    async def aclose(self, grace: float = _GRACE) -> None:
+        """End the child: by the end of its stdin, and if that is not enough, by force. Idempotent.
+
+        Args:
+            grace: Seconds it has to end by itself.
+        """
         stdin = self._process.stdin
         assert stdin is not None
         stdin.close()
         try:
-            async with asyncio.timeout(_GRACE):
+            async with asyncio.timeout(grace):
                 await self._process.wait()
         except TimeoutError:
             self._process.kill()

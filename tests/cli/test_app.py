@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from offloop.cli._servers import HOST
+
+
+def test_demo_balances(offloop):
+    """One second of each round: every record is logged, delivered or lost, and offloop loses none."""
+    done = offloop("demo", "--seconds", "1", "--mail-delay", "0.05", "--json")
+
+    assert done.returncode == 0, done.stderr
+    rounds = json.loads(done.stdout)["rounds"]
+    assert set(rounds) == {"idle", "standard", "queue", "offloop"}
+    assert rounds["idle"]["logged"] == 0
+    for kind in ("standard", "queue", "offloop"):
+        each = rounds[kind]
+        assert each["logged"] == 300
+        assert each["errors"] >= 1
+        assert each["collector"]["logged"] == 300 == each["collector"]["delivered"] + each["collector"]["lost"]
+        assert each["mail"]["logged"] == each["errors"] == each["mail"]["delivered"] + each["mail"]["lost"]
+    assert json.loads(done.stdout)["lost"]["offloop"] == 0
+    assert done.stderr.splitlines()[0] == "idle loop: 1 s"
+
+
+def test_offloop_says_what_the_servers_count(offloop):
+    """offloop's own ledger agrees with what the collector and the mail server counted."""
+    done = offloop("demo", "--seconds", "1", "--mail-delay", "0", "--json")
+
+    played = json.loads(done.stdout)["rounds"]["offloop"]
+    sinks = played["said"]["sinks"]
+    assert sinks["collector"]["delivered"] == played["collector"]["delivered"]
+    assert sinks["mail"]["delivered"] == played["mail"]["delivered"]
+
+
+def test_table_without_a_terminal(offloop):
+    """Piped, the table is plain text of at most 80 columns."""
+    done = offloop("demo", "--seconds", "1", "--mail-delay", "0", "--rate", "30")
+
+    assert done.returncode == 0, done.stderr
+    assert "loop delay p99" in done.stdout
+    assert "\x1b" not in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--seconds", "0"),
+        ("--seconds", "61"),
+        ("--seconds", "nan"),
+        ("--rate", "5"),
+        ("--rate", "many"),
+        ("--mail-delay", "-1"),
+        ("--mail-delay", "2.5"),
+        ("--mail-port", "70000"),
+    ],
+)
+def test_bad_option_is_named(offloop, option, value):
+    """A value out of its limits is refused with the option's name, and nothing is started."""
+    done = offloop("demo", option, value)
+
+    assert done.returncode == 2
+    assert option in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("package", ["typer", "rich", "aiosmtpd"])
+def test_missing_extra_is_one_line(offloop, package):
+    """Without a package of the extra there is one line that says what to install."""
+    done = offloop("demo", "--seconds", "1", before=f"sys.modules['{package}'] = None")
+
+    assert done.returncode != 0
+    assert done.stderr.count("\n") == 1
+    assert package in done.stderr
+    assert "pip install 'offloop[demo]'" in done.stderr
+
+
+def test_port_in_use_is_one_line(offloop):
+    """A port that can't be had ends the demo with one line."""
+    with socket.create_server((HOST, 0)) as taken:
+        done = offloop("demo", "--mail-port", str(taken.getsockname()[1]))
+
+    assert done.returncode == 2
+    assert done.stderr.startswith("offloop demo: the mail server can't listen on 127.0.0.1:")
+    assert done.stderr.count("\n") == 1
+
+
+def test_version_and_help(offloop):
+    """The version and the commands are told without the demo's packages."""
+    before = "sys.modules['aiosmtpd'] = None"
+
+    assert offloop("--version", before=before).stdout.startswith("offloop 0.")
+    assert "demo" in offloop("--help", before=before).stdout
+    assert "--mail-delay" in offloop("demo", "--help", before=before).stdout
+
+
+def test_module_is_the_command():
+    """`python -m offloop.cli` is the `offloop` command."""
+    done = subprocess.run([sys.executable, "-m", "offloop.cli", "--version"], capture_output=True, text=True, timeout=50)
+
+    assert done.stdout.startswith("offloop 0.")
+
+
+def _children(pid: int) -> list[int]:
+    listed = Path(f"/proc/{pid}/task/{pid}/children")
+    if not listed.exists():
+        pytest.skip("needs /proc with the list of a process's children")
+    return [int(child) for child in listed.read_text().split()]
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+def test_every_process_ends_with_the_demo(sent, code):
+    """Interrupted or killed in the middle of a round, the demo leaves no process behind."""
+    command = [sys.executable, "-u", "-m", "offloop.cli", "demo", "--seconds", "20"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as demo:
+        assert demo.stderr is not None
+        assert demo.stderr.readline() == "idle loop: 12 s\n"
+        children = [os.pidfd_open(child) for child in _children(demo.pid)]
+        demo.send_signal(sent)
+        said = demo.stderr.read()
+        assert demo.wait() == code
+
+    assert len(children) == 3
+    assert all(map(_ends, children))
+    assert said == ("offloop demo: interrupted\n" if sent == signal.SIGINT else "")
+
+
+def _ends(pidfd: int) -> bool:
+    # Readable when the process has ended, also while nobody has collected it.
+    with selectors.DefaultSelector() as selector:
+        selector.register(pidfd, selectors.EVENT_READ)
+        ended = bool(selector.select(10))
+    os.close(pidfd)
+    return ended
