@@ -33,9 +33,7 @@ def results() -> Callable[..., Any]:
 
     def make(lost: int = 0, reported: dict[str, int] | None = None, *, drained: float = 0.0) -> Results:
         account = Account(logged=300, delivered=300, messages=300, duplicates=0, lost=0, reported={})
-        mail = Account(
-            logged=5, delivered=5 - lost, messages=2, duplicates=lost, lost=lost, reported=reported or {}
-        )
+        mail = Account(logged=5, delivered=5 - lost, messages=2, duplicates=lost, lost=lost, reported=reported or {})
         idle = Round(
             loop_delay_ms=delays,
             request_ms=delays,

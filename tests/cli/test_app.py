@@ -7,14 +7,17 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from offloop.cli._servers import HOST
 
+Offloop = Callable[..., subprocess.CompletedProcess[str]]
 
-def test_demo_balances(offloop):
+
+def test_demo_balances(offloop: Offloop) -> None:
     """One second of each round: every record is logged, delivered or lost, and offloop loses none."""
     done = offloop("demo", "--seconds", "1", "--mail-delay", "0.05", "--json")
 
@@ -32,8 +35,8 @@ def test_demo_balances(offloop):
     assert done.stderr.splitlines()[0] == "idle loop: 1 s"
 
 
-def test_offloop_says_what_the_servers_count(offloop):
-    """offloop's own ledger agrees with what the collector and the mail server counted."""
+def test_offloop_says_what_the_servers_count(offloop: Offloop) -> None:
+    """The ledger agrees with what the collector and the mail server counted."""
     done = offloop("demo", "--seconds", "1", "--mail-delay", "0", "--json")
 
     played = json.loads(done.stdout)["rounds"]["offloop"]
@@ -42,7 +45,7 @@ def test_offloop_says_what_the_servers_count(offloop):
     assert sinks["mail"]["delivered"] == played["mail"]["delivered"]
 
 
-def test_table_without_a_terminal(offloop):
+def test_table_without_a_terminal(offloop: Offloop) -> None:
     """Piped, the table is plain text of at most 80 columns."""
     done = offloop("demo", "--seconds", "1", "--mail-delay", "0", "--rate", "30")
 
@@ -65,7 +68,7 @@ def test_table_without_a_terminal(offloop):
         ("--mail-port", "70000"),
     ],
 )
-def test_bad_option_is_named(offloop, option, value):
+def test_bad_option_is_named(offloop: Offloop, option: str, value: str) -> None:
     """A value out of its limits is refused with the option's name, and nothing is started."""
     done = offloop("demo", option, value)
 
@@ -76,7 +79,7 @@ def test_bad_option_is_named(offloop, option, value):
 
 
 @pytest.mark.parametrize("package", ["typer", "rich", "aiosmtpd"])
-def test_missing_extra_is_one_line(offloop, package):
+def test_missing_extra_is_one_line(offloop: Offloop, package: str) -> None:
     """Without a package of the extra there is one line that says what to install."""
     done = offloop("demo", "--seconds", "1", before=f"sys.modules['{package}'] = None")
 
@@ -86,7 +89,7 @@ def test_missing_extra_is_one_line(offloop, package):
     assert "pip install 'offloop[demo]'" in done.stderr
 
 
-def test_port_in_use_is_one_line(offloop):
+def test_port_in_use_is_one_line(offloop: Offloop) -> None:
     """A port that can't be had ends the demo with one line."""
     with socket.create_server((HOST, 0)) as taken:
         done = offloop("demo", "--mail-port", str(taken.getsockname()[1]))
@@ -96,7 +99,7 @@ def test_port_in_use_is_one_line(offloop):
     assert done.stderr.count("\n") == 1
 
 
-def test_version_and_help(offloop):
+def test_version_and_help(offloop: Offloop) -> None:
     """The version and the commands are told without the demo's packages."""
     before = "sys.modules['aiosmtpd'] = None"
 
@@ -105,9 +108,11 @@ def test_version_and_help(offloop):
     assert "--mail-delay" in offloop("demo", "--help", before=before).stdout
 
 
-def test_module_is_the_command():
+def test_module_is_the_command() -> None:
     """`python -m offloop.cli` is the `offloop` command."""
-    done = subprocess.run([sys.executable, "-m", "offloop.cli", "--version"], capture_output=True, text=True, timeout=50)
+    done = subprocess.run(
+        [sys.executable, "-m", "offloop.cli", "--version"], capture_output=True, text=True, timeout=50, check=True
+    )
 
     assert done.stdout.startswith("offloop 0.")
 
@@ -120,7 +125,7 @@ def _children(pid: int) -> list[int]:
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
-def test_every_process_ends_with_the_demo(sent, code):
+def test_every_process_ends_with_the_demo(sent: signal.Signals, code: int) -> None:
     """Interrupted or killed in the middle of a round, the demo leaves no process behind."""
     command = [sys.executable, "-u", "-m", "offloop.cli", "demo", "--seconds", "20"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as demo:

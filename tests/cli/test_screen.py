@@ -1,24 +1,33 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from offloop.cli._screen import show
+from offloop.cli.demo import Results
 
 
-def test_all_delivered_is_said(capsys, results):
+def test_all_delivered_is_said(capsys: pytest.CaptureFixture[str], results: Callable[..., Results]) -> None:
     """Without a loss the text says that all records were delivered, and which round held its last ones longer."""
     show(results(drained=3.04))
 
     out = " ".join(capsys.readouterr().out.split())
     assert "Every one of the 900 records is accounted for: all were delivered." in out
-    assert "offloop: held its last records 3.0 s more, then delivered them." in out
+    assert "offloop: the last records waited 3.0 s longer than the load lasted." in out
 
 
 @pytest.mark.parametrize(
     ("reported", "said"),
-    [({}, "2 (without a word)"), ({"overflow": 2}, "2 (overflow)"), ({"shed": 1}, "1 (shed) and 1 (without a word)")],
+    [
+        ({}, "2 (without a word)"),
+        ({"overflow": 2}, "2 (overflow)"),
+        ({"shed": 1}, "1 (shed) and 1 (without a word)"),
+    ],
 )
-def test_loss_is_said_with_its_reason(capsys, results, reported, said):
+def test_loss_is_said_with_its_reason(
+    capsys: pytest.CaptureFixture[str], results: Callable[..., Results], reported: dict[str, int], said: str
+) -> None:
     """A loss says how many, where, and what the library says of it; duplicates are said too."""
     show(results(2, reported))
 
@@ -28,7 +37,9 @@ def test_loss_is_said_with_its_reason(capsys, results, reported, said):
     assert "all were delivered" not in out
 
 
-def test_what_a_round_wrote_to_stderr_is_shown(capsys, results):
+def test_what_a_round_wrote_to_stderr_is_shown(
+    capsys: pytest.CaptureFixture[str], results: Callable[..., Results]
+) -> None:
     """The application's own complaints are not hidden."""
     show(results())
 

@@ -11,18 +11,18 @@ from offloop.cli._workload import errors_expected, percentile, run
 
 
 @pytest.mark.parametrize(("part", "expected"), [(0.0, 1), (0.5, 50), (0.99, 99), (1.0, 100)])
-def test_percentile_is_a_value_that_occurred(part, expected):
+def test_percentile_is_a_value_that_occurred(part: float, expected: int) -> None:
     """The nearest rank of 1 to 100, in any order."""
     assert percentile(list(range(100, 0, -1)), part) == expected
 
 
-def test_percentile_of_nothing():
+def test_percentile_of_nothing() -> None:
     """There is none, and no error."""
     assert percentile([], 0.5) == 0.0
 
 
 @given(st.floats(1, 60), st.floats(10, 5000))
-def test_every_round_has_an_error(seconds, rate):
+def test_every_round_has_an_error(seconds: float, rate: float) -> None:
     """Whatever is asked for, some request fails, and mails stay few."""
     assert 1 <= errors_expected(seconds, rate) <= 3 * seconds + 1
 
@@ -38,7 +38,7 @@ class _Count(logging.Handler):
         self.messages.add(record.getMessage().split(" ", 1)[0])
 
 
-async def test_workload_logs_what_it_says():
+async def test_workload_logs_what_it_says() -> None:
     """Records, errors, beats and requests are as many as the plan has; each record has its own tag."""
     logger, handler = logging.Logger("demo", logging.DEBUG), _Count()
     logger.addHandler(handler)
@@ -52,7 +52,7 @@ async def test_workload_logs_what_it_says():
     assert len(measured.requests) == 10
 
 
-async def test_disabled_logger_logs_nothing():
+async def test_disabled_logger_logs_nothing() -> None:
     """The idle round's workload counts no record."""
     measured = await run(logging.Logger("demo", logging.CRITICAL + 1), "idle", 0.1, 60)
 

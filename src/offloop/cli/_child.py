@@ -35,23 +35,24 @@ class Child:
         self.pid = process.pid
         self._process = process
         self._errors = errors
+        # Both are there: `child` asks for pipes.
+        self._stdin = cast("asyncio.StreamWriter", process.stdin)
+        self._stdout = cast("asyncio.StreamReader", process.stdout)
 
-    async def read(self, timeout: float) -> dict[str, Any]:
+    async def read(self, patience: float) -> dict[str, Any]:
         """The child's next message.
 
         Args:
-            timeout: Seconds to wait for it.
+            patience: Seconds to wait for it.
 
         Raises:
             DemoError: It ended, was silent too long, or says that it can't do its work.
         """
-        stdout = self._process.stdout
-        assert stdout is not None
         try:
-            async with asyncio.timeout(timeout):
-                line = await stdout.readline()
+            async with asyncio.timeout(patience):
+                line = await self._stdout.readline()
         except TimeoutError as error:
-            msg = f"{self.name} said nothing for {timeout:.0f} s"
+            msg = f"{self.name} said nothing for {patience:.0f} s"
             raise DemoError(msg) from error
         if not line:
             last = self.stderr_lines()[-1:] or ["no message"]
@@ -63,12 +64,10 @@ class Child:
             raise DemoError(msg)
         return message
 
-    async def ask(self, timeout: float) -> dict[str, Any]:
+    async def ask(self, patience: float) -> dict[str, Any]:
         """Ask a server for its counts. Raises as `read` does."""
-        stdin = self._process.stdin
-        assert stdin is not None
-        stdin.write(b"\n")
-        return await self.read(timeout)
+        self._stdin.write(b"\n")
+        return await self.read(patience)
 
     def stderr_lines(self) -> list[str]:
         """The last lines the child wrote to stderr so far."""
@@ -86,9 +85,7 @@ class Child:
         Args:
             grace: Seconds it has to end by itself.
         """
-        stdin = self._process.stdin
-        assert stdin is not None
-        stdin.close()
+        self._stdin.close()
         try:
             async with asyncio.timeout(grace):
                 await self._process.wait()

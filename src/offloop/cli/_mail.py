@@ -18,7 +18,7 @@ from offloop.errors import MissingExtra
 try:
     from aiosmtpd.smtp import SMTP, Envelope, Session
 except ImportError as missing:
-    raise MissingExtra("offloop demo", "aiosmtpd", "demo") from missing
+    raise MissingExtra(what="offloop demo", package="aiosmtpd", extra="demo") from missing
 
 __all__ = ["MailServer", "text_of_mail"]
 
@@ -36,7 +36,7 @@ class _Inbox:
         self._tally = tally
         self._delay = delay
 
-    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802 - aiosmtpd's
+    async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802 - aiosmtpd's
         """Take the mail after the delay."""
         await asyncio.sleep(self._delay)
         content = envelope.content

@@ -28,8 +28,8 @@ async def play(plan: Plan) -> dict[str, Any]:
     """Run the workload under the plan's way of logging, and deliver what waits at its end.
 
     Returns:
-        What was measured, ready for JSON: the loop's delay while the workload ran, everything else until the last record
-        was handed over.
+        What was measured, ready for JSON: the loop's delay while the workload ran, everything else until the last
+        record was handed over.
     """
     logger = logging.getLogger("demo")
     logger.setLevel(logging.DEBUG)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Self
 
 from offloop.cli._workload import BEAT
 from offloop.cli.demo import COMPARED, Account, Results, Round, Step
@@ -15,7 +16,7 @@ try:
     from rich.progress import BarColumn, Progress, TextColumn
     from rich.table import Table
 except ImportError as missing:
-    raise MissingExtra("offloop demo", "rich", "demo") from missing
+    raise MissingExtra(what="offloop demo", package="rich", extra="demo") from missing
 
 __all__ = ["Screen", "show"]
 
@@ -40,7 +41,7 @@ class Screen:
         )
         self._bars = Progress(*columns, console=self._console, refresh_per_second=5)
 
-    def __enter__(self) -> Screen:
+    def __enter__(self) -> Self:
         if self._console.is_terminal:
             self._bars.start()
         return self
@@ -54,7 +55,7 @@ class Screen:
         """Show one round, as `demo.Progress` has it."""
         if not self._console.is_terminal:
             self._console.print(f"{_TITLES[kind]}: {seconds:g} s", soft_wrap=True)
-            yield lambda phase, elapsed: None
+            yield _ignore
             return
         bar = self._bars.add_task(_TITLES[kind], total=seconds, note="")
 
@@ -67,6 +68,10 @@ class Screen:
         self._bars.update(bar, completed=seconds, note="")
 
 
+def _ignore(_phase: str, _elapsed: float) -> None:
+    """Show nothing."""
+
+
 def show(results: Results) -> None:
     """Print the table and what it says, to stdout."""
     console = Console(highlight=False)
@@ -74,8 +79,8 @@ def show(results: Results) -> None:
     console.print(_table(results))
     settings = results.settings
     console.print(
-        f"Loop delay: how late heartbeats were that were due every {1e3 * BEAT:g} ms. Load: {settings.rate:g} records/s "
-        f"for {settings.seconds:g} s; the mail server took {1e3 * settings.mail_delay:g} ms for each mail.\n"
+        f"Loop delay: how late heartbeats were that were due every {1e3 * BEAT:g} ms. Load: {settings.rate:g} "
+        f"records/s for {settings.seconds:g} s; the mail server took {1e3 * settings.mail_delay:g} ms for each mail.\n"
     )
     above = ", ".join(f"{_TITLES[kind]} {results.above_idle_ms(kind):+.1f} ms" for kind in COMPARED)
     console.print(f"p99 loop delay above the idle loop's: {above}.\n")
@@ -103,7 +108,9 @@ def _table(results: Results) -> Table:
     table.add_row("lost", *(_count(None if each.mail is None else each.lost) for each in rounds))
     table.add_row("")
     table.add_row("CPU per record", *(_cpu(each) for each in rounds))
-    table.add_row("drained after", *("-" if each.mail is None else f"{each.drained_after_seconds:.1f} s" for each in rounds))
+    table.add_row(
+        "drained after", *("-" if each.mail is None else f"{each.drained_after_seconds:.1f} s" for each in rounds)
+    )
     table.add_row("")
     return table
 
@@ -135,7 +142,7 @@ def _accounts(results: Results) -> Iterator[str]:
             if account.duplicates:
                 yield f"{_TITLES[kind]}: {account.duplicates:,} records came to {name} more than once."
         if each.drained_after_seconds >= 0.1:  # noqa: PLR2004 - what the table shows
-            yield f"{_TITLES[kind]}: held its last records {each.drained_after_seconds:.1f} s more, then delivered them."
+            yield f"{_TITLES[kind]}: the last records waited {each.drained_after_seconds:.1f} s longer than the load lasted."
 
 
 def _loss(account: Account) -> str:

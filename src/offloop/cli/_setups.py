@@ -22,11 +22,11 @@ _TO = "operators@example.org"
 
 Said = dict[str, Any]
 Setup = Callable[[logging.Logger, Plan], AbstractAsyncContextManager[Said]]
-"""Attaches to the logger; leaving it delivers what waits. Yields a dict that then holds what the library says it did."""
+"""Attaches to the logger; leaving it delivers what waits. Yields a dict that then holds what the library says of it."""
 
 
 @asynccontextmanager
-async def _idle(logger: logging.Logger, plan: Plan) -> AsyncIterator[Said]:
+async def _idle(logger: logging.Logger, _plan: Plan) -> AsyncIterator[Said]:
     """No record is made: what the workload costs by itself."""
     logger.setLevel(logging.CRITICAL + 1)
     yield {}
@@ -78,9 +78,9 @@ async def _queue(logger: logging.Logger, plan: Plan) -> AsyncIterator[Said]:
 async def _offloop(logger: logging.Logger, plan: Plan) -> AsyncIterator[Said]:
     """offloop: the queue is the loop's own, and the sinks are awaited."""
     # Here, so that the standard rounds run in a process that has nothing of offloop's.
-    from offloop.pipeline import Pipeline
-    from offloop.sinks.smtp import SMTPSink
-    from offloop.sinks.tcp import TCPSink
+    from offloop.pipeline import Pipeline  # noqa: PLC0415
+    from offloop.sinks.smtp import SMTPSink  # noqa: PLC0415
+    from offloop.sinks.tcp import TCPSink  # noqa: PLC0415
 
     pipeline = Pipeline(
         TCPSink(HOST, plan.collector_port, level="DEBUG", name="collector"),

@@ -69,7 +69,7 @@ def _requests(seconds: float, rate: float) -> int:
 
 
 class _Metronome:
-    """Calls at `start + n * interval`, for n from 0; a call that can't be made in time is made late, none is left out."""
+    """Calls at `start + n * interval`, for n from 0; one that can't be made in time is made late, none is left out."""
 
     def __init__(self, start: float, interval: float, count: int, call: Callable[[int, float], None]) -> None:
         self._loop = asyncio.get_running_loop()

@@ -15,7 +15,8 @@ from offloop.errors import MissingExtra, OffloopError
 try:
     import typer
 except ImportError as missing:
-    raise MissingExtra("the offloop command", (missing.name or "typer").partition(".")[0], "demo") from missing
+    _package = (missing.name or "typer").partition(".")[0]
+    raise MissingExtra(what="the offloop command", package=_package, extra="demo") from missing
 
 __all__ = ["app"]
 
@@ -71,15 +72,16 @@ def demo(
 ) -> None:
     """Compare the standard handlers, the standard queue pair and offloop in one application.
 
-    A loop with a heartbeat answers simulated requests, which log to a mail server that takes its time and to a collector.
-    Each way of logging gets the same load; a round without logging comes first. Everything listens on 127.0.0.1 only and
-    ends with this command.
+    A loop with a heartbeat answers simulated requests, which log to a mail server that takes its time and to a
+    collector. Each way of logging gets the same load; a round without logging comes first. Everything listens on
+    127.0.0.1 only and ends with this command.
 
     Exit code: 0; 1 if offloop lost a record; 2 if the demo could not run.
     """
     try:
         # Late, so that --version and --help need neither.
-        from offloop.cli import _screen, demo as play  # noqa: PLC0415
+        from offloop.cli import _screen  # noqa: PLC0415
+        from offloop.cli import demo as play  # noqa: PLC0415
 
         settings = play.Settings(
             seconds=seconds, rate=rate, mail_delay=mail_delay, mail_port=mail_port, collector_port=collector_port

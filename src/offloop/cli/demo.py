@@ -1,6 +1,7 @@
 """`offloop demo`: the same application under three ways to log, measured, and every record accounted for.
 
-This process starts the others, shows how far they are and puts their figures together; it does none of the measured work.
+This process starts the others, shows how far they are and puts their figures together; it does none of the
+measured work.
 """
 
 from __future__ import annotations
