@@ -130,7 +130,7 @@ def test_every_process_ends_with_the_demo(sent: signal.Signals, code: int) -> No
     command = [sys.executable, "-u", "-m", "offloop.cli", "demo", "--seconds", "20"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as demo:
         assert demo.stderr is not None
-        assert demo.stderr.readline() == "idle loop: 12 s\n"
+        assert demo.stderr.readline() == "idle loop: 20 s\n"
         children = [os.pidfd_open(child) for child in _children(demo.pid)]
         demo.send_signal(sent)
         said = demo.stderr.read()

@@ -14,7 +14,7 @@ def test_all_delivered_is_said(capsys: pytest.CaptureFixture[str], results: Call
 
     out = " ".join(capsys.readouterr().out.split())
     assert "Every one of the 900 records is accounted for: all were delivered." in out
-    assert "offloop: the last records waited 3.0 s longer than the load lasted." in out
+    assert "offloop: 3.0 s after the load the last records were handed over." in out
 
 
 @pytest.mark.parametrize(
@@ -44,3 +44,13 @@ def test_what_a_round_wrote_to_stderr_is_shown(
     show(results())
 
     assert "handlers on the logger, on stderr: a line of its own" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("p99", "said"), [(1.0, False), (30.0, True)])
+def test_busy_machine_is_said(
+    capsys: pytest.CaptureFixture[str], results: Callable[..., Results], p99: float, said: bool
+) -> None:
+    """Figures from a machine that is busy with something else come with a warning."""
+    show(results(idle_p99=p99))
+
+    assert ("It is busy with something else" in capsys.readouterr().out) is said

@@ -26,6 +26,7 @@ _TITLES = {
     "queue": "standard queue pair",
     "offloop": "offloop",
 }
+_BUSY_MS = 3.0  # an idle loop that is later has a machine that it must share
 _LONGEST = max(map(len, _TITLES.values()))
 
 
@@ -87,6 +88,8 @@ def show(results: Results) -> None:
     for line in _accounts(results):
         console.print(line)
     console.print("\nMeasured just now, on this machine; the figures are its own.")
+    if results.rounds["idle"].loop_delay_ms["p99"] > _BUSY_MS:
+        console.print("It is busy with something else: even its idle loop was late. Try again when it is not.")
     _show_stderr(results)
 
 
@@ -142,7 +145,7 @@ def _accounts(results: Results) -> Iterator[str]:
             if account.duplicates:
                 yield f"{_TITLES[kind]}: {account.duplicates:,} records came to {name} more than once."
         if each.drained_after_seconds >= 0.1:  # noqa: PLR2004 - what the table shows
-            yield f"{_TITLES[kind]}: the last records waited {each.drained_after_seconds:.1f} s longer than the load lasted."
+            yield f"{_TITLES[kind]}: {each.drained_after_seconds:.1f} s after the load the last records were handed over."
 
 
 def _loss(account: Account) -> str:

@@ -26,7 +26,6 @@ COMPARED = ("standard", "queue", "offloop")
 
 _START = 20.0  # seconds a process may take to start, on a busy machine
 _SETTLE = 10.0  # seconds a server may take to read what a round that ended has sent
-_IDLE_SHARE = 0.6
 
 Step = Callable[[str, float], None]
 Progress = Callable[[str, float], AbstractContextManager[Step]]
@@ -149,11 +148,9 @@ async def compare(settings: Settings, progress: Progress) -> Results:
     ):
         stage = _Stage(settings, progress, mail, collector)
         await stage.open()
-        idle = await stage.play("idle", max(1.0, _IDLE_SHARE * settings.seconds), None)
-        rounds = {"idle": idle}
-        idle_cpu = idle.cpu_seconds / max(1.0, _IDLE_SHARE * settings.seconds) * settings.seconds
-        for kind in COMPARED:
-            rounds[kind] = await stage.play(kind, settings.seconds, idle_cpu)
+        # As long as the others: its CPU time is what theirs is compared with.
+        idle = await stage.play("idle", None)
+        rounds = {"idle": idle} | {kind: await stage.play(kind, idle.cpu_seconds) for kind in COMPARED}
     return Results(settings=settings, rounds=rounds)
 
 
@@ -172,24 +169,23 @@ class _Stage:
         for name, server in (("mail_port", self._mail), ("collector_port", self._collector)):
             self._ports[name] = (await server.read(_START))["port"]
 
-    async def play(self, kind: str, seconds: float, idle_cpu: float | None) -> Round:
+    async def play(self, kind: str, idle_cpu: float | None) -> Round:
         """Play one round and settle its accounts.
 
         Args:
             kind: Which.
-            seconds: How long its workload runs.
             idle_cpu: CPU seconds an idle application takes in that time; None: this is the idle round.
         """
         settings = self._settings
         plan = Plan(
             kind=kind,
-            seconds=seconds,
+            seconds=settings.seconds,
             rate=settings.rate,
             shutdown_timeout=10.0 + 4 * settings.mail_delay,
             **self._ports,
         )
         async with child(f"the {kind} round", f"{__package__}._round", json.dumps(asdict(plan))) as played:
-            with self._progress(kind, seconds) as step:
+            with self._progress(kind, settings.seconds) as step:
                 result = await self._follow(played, plan, step)
             stderr = played.stderr_lines()
         if idle_cpu is None:
