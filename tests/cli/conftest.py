@@ -31,7 +31,9 @@ def results() -> Callable[..., Any]:
 
     delays = {"p50": 0.5, "p99": 1.25, "max": 3.0, "count": 200}
 
-    def make(lost: int = 0, reported: dict[str, int] | None = None, *, drained: float = 0.0, idle_p99: float = 1.25) -> Results:
+    def make(
+        lost: int = 0, reported: dict[str, int] | None = None, *, drained: float = 0.0, idle_p99: float = 1.25
+    ) -> Results:
         account = Account(logged=300, delivered=300, messages=300, duplicates=0, lost=0, reported={})
         mail = Account(logged=5, delivered=5 - lost, messages=2, duplicates=lost, lost=lost, reported=reported or {})
         idle = Round(

@@ -11,38 +11,31 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from offloop.cli._servers import HOST
+from offloop.cli.app import app
 
 Offloop = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def test_demo_balances(offloop: Offloop) -> None:
-    """One second of each round: every record is logged, delivered or lost, and offloop loses none."""
+    """Every record of a round is delivered or lost, offloop loses none, and its ledger agrees with the servers."""
     done = offloop("demo", "--seconds", "1", "--mail-delay", "0.05", "--json")
 
     assert done.returncode == 0, done.stderr
-    rounds = json.loads(done.stdout)["rounds"]
+    assert done.stderr.splitlines()[0] == "idle loop: 1 s"
+    document = json.loads(done.stdout)
+    rounds = document["rounds"]
     assert set(rounds) == {"idle", "standard", "queue", "offloop"}
     assert rounds["idle"]["logged"] == 0
     for kind in ("standard", "queue", "offloop"):
-        each = rounds[kind]
-        assert each["logged"] == 300
-        assert each["errors"] >= 1
-        assert each["collector"]["logged"] == 300 == each["collector"]["delivered"] + each["collector"]["lost"]
-        assert each["mail"]["logged"] == each["errors"] == each["mail"]["delivered"] + each["mail"]["lost"]
-    assert json.loads(done.stdout)["lost"]["offloop"] == 0
-    assert done.stderr.splitlines()[0] == "idle loop: 1 s"
-
-
-def test_offloop_says_what_the_servers_count(offloop: Offloop) -> None:
-    """The ledger agrees with what the collector and the mail server counted."""
-    done = offloop("demo", "--seconds", "1", "--mail-delay", "0", "--json")
-
-    played = json.loads(done.stdout)["rounds"]["offloop"]
-    sinks = played["said"]["sinks"]
-    assert sinks["collector"]["delivered"] == played["collector"]["delivered"]
-    assert sinks["mail"]["delivered"] == played["mail"]["delivered"]
+        collector, mail = rounds[kind]["collector"], rounds[kind]["mail"]
+        assert rounds[kind]["logged"] == 300 == collector["delivered"] + collector["lost"]
+        assert 1 <= rounds[kind]["errors"] == mail["delivered"] + mail["lost"]
+    assert document["lost"]["offloop"] == 0
+    said = rounds["offloop"]["said"]["sinks"]
+    assert {name: said[name]["delivered"] for name in said} == {"collector": 300, "mail": rounds["offloop"]["errors"]}
 
 
 def test_table_without_a_terminal(offloop: Offloop) -> None:
@@ -68,13 +61,12 @@ def test_table_without_a_terminal(offloop: Offloop) -> None:
         ("--mail-port", "70000"),
     ],
 )
-def test_bad_option_is_named(offloop: Offloop, option: str, value: str) -> None:
+def test_bad_option_is_named(option: str, value: str) -> None:
     """A value out of its limits is refused with the option's name, and nothing is started."""
-    done = offloop("demo", option, value)
+    done = CliRunner().invoke(app, ["demo", option, value])
 
-    assert done.returncode == 2
+    assert done.exit_code == 2
     assert option in done.stderr
-    assert "Traceback" not in done.stderr
     assert done.stdout == ""
 
 
