@@ -90,7 +90,7 @@ class Collector(asyncio.Protocol):
         self._transport = transport
         self._tally.open += 1
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+    def connection_lost(self, exc: Exception | None) -> None:
         self._tally.open -= 1
 
     def data_received(self, data: bytes) -> None:

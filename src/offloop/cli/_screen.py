@@ -144,8 +144,8 @@ def _accounts(results: Results) -> Iterator[str]:
                 yield f"{_TITLES[kind]}: {_loss(account)} of {account.logged:,} records never came to {name}."
             if account.duplicates:
                 yield f"{_TITLES[kind]}: {account.duplicates:,} records came to {name} more than once."
-        if each.drained_after_seconds >= 0.1:  # noqa: PLR2004 - what the table shows
-            yield f"{_TITLES[kind]}: {each.drained_after_seconds:.1f} s after the load the last records were handed over."
+        if (held := each.drained_after_seconds) >= 0.1:  # noqa: PLR2004 - what the table shows
+            yield f"{_TITLES[kind]}: {held:.1f} s after the load the last records were handed over."
 
 
 def _loss(account: Account) -> str:

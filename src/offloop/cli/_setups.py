@@ -14,6 +14,9 @@ from typing import Any
 from offloop.cli._plan import Plan
 from offloop.cli._servers import HOST
 from offloop.ledger import Counts
+from offloop.pipeline import Pipeline
+from offloop.sinks.smtp import SMTPSink
+from offloop.sinks.tcp import TCPSink
 
 __all__ = ["SETUPS", "Setup"]
 
@@ -77,11 +80,6 @@ async def _queue(logger: logging.Logger, plan: Plan) -> AsyncIterator[Said]:
 @asynccontextmanager
 async def _offloop(logger: logging.Logger, plan: Plan) -> AsyncIterator[Said]:
     """offloop: the queue is the loop's own, and the sinks are awaited."""
-    # Here, so that the standard rounds run in a process that has nothing of offloop's.
-    from offloop.pipeline import Pipeline  # noqa: PLC0415
-    from offloop.sinks.smtp import SMTPSink  # noqa: PLC0415
-    from offloop.sinks.tcp import TCPSink  # noqa: PLC0415
-
     pipeline = Pipeline(
         TCPSink(HOST, plan.collector_port, level="DEBUG", name="collector"),
         SMTPSink(HOST, plan.mail_port, sender=_SENDER, to=_TO, tls="off", level="ERROR", name="mail"),

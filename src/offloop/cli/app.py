@@ -80,8 +80,8 @@ def demo(
     """
     try:
         # Late, so that --version and --help need neither.
-        from offloop.cli import _screen  # noqa: PLC0415
-        from offloop.cli import demo as play  # noqa: PLC0415
+        from offloop.cli import _screen
+        from offloop.cli import demo as play
 
         settings = play.Settings(
             seconds=seconds, rate=rate, mail_delay=mail_delay, mail_port=mail_port, collector_port=collector_port
