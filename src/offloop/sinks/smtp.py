@@ -158,7 +158,8 @@ class SMTPSink(Sink):
             try:
                 refused = await self._deliver(session, mail, size)
             except TemporaryFailure:
-                if not kept or session.is_connected or session.data_sent:
+                # One that another `open` took the place of was dropped by it: this attempt was given up.
+                if not kept or session.is_connected or session.data_sent or session is not self._session:
                     raise
                 session = await self._connect()
                 refused = await self._deliver(session, mail, size)
