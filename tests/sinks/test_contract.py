@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import Collector, collecting, split_length_prefixed, split_newline, split_nul, split_octet_count
+from helpers import Collector, collecting, split_length_prefixed, split_newline, split_nul, split_octet_count, until
 from mailservers import Desk, aiosmtpd, certificates
 
 from offloop.capture import Record
@@ -46,10 +46,10 @@ class TestFaultySink(SinkContract):
         return [data.decode() for sink in self.sinks for data in sink.encoded]
 
     def break_down(self) -> None:
-        self.sinks[-1].always = TemporaryFailure("away")
+        self.sinks[-1].fail(always=TemporaryFailure("away"))
 
     def hang(self) -> None:
-        self.sinks[-1].always = HANG
+        self.sinks[-1].fail(always=HANG)
 
     def heal(self) -> None:
         self.sinks[-1].heal()
@@ -167,12 +167,13 @@ class TCPContract(SinkContract):
     def received(self) -> list[str]:
         return [data.decode() for stream in self.peer.streams for data in self.split(bytes(stream))]
 
-    def disconnect(self) -> None:
+    async def disconnect(self) -> None:
         self.proxy.accept_then_close()
+        await until(lambda: not self.proxy.open_connections)
         self.proxy.forward()
 
-    def break_down(self) -> None:
-        self.proxy.accept_then_close()
+    async def break_down(self) -> None:
+        await self.disconnect()
         self.proxy.refuse()
 
     def hang(self) -> None:

@@ -72,11 +72,17 @@ class SinkBench:
         raise NotImplementedError
 
     def disconnect(self) -> object:
-        """Close all connections from the destination's side, and take new ones. May be async, as may the next three."""
+        """Close all connections from the destination's side, and take new ones. Ends when they are closed.
+
+        May be async, as may the next three.
+        """
         raise SkipTest("the bench has no disconnect(): nothing is known of a peer that closes the connection")
 
     def break_down(self) -> object:
-        """Close all connections and refuse new ones, or fail in the destination's own way, until `heal`."""
+        """Close all connections and refuse new ones, or fail in the destination's own way, until `heal`.
+
+        Ends when they are closed.
+        """
         raise SkipTest("the bench has no break_down(): nothing is known of a destination that is away")
 
     def hang(self) -> object:
@@ -149,7 +155,7 @@ class SinkBench:
         """Await a call that has no reason to fail."""
         error = await self._outcome(sink, what, call)
         if error is not None:
-            raise ContractBroken(sink, f"raised {_shown(error)} in {what}", f"{what} succeeds here") from error
+            raise ContractBroken(sink, f"raised {_shown(error)} in {what}", "it succeeds while the destination is well") from error
 
     async def _outcome(self, sink: Sink, what: str, call: Coroutine[Any, Any, None]) -> BaseException | None:
         """What a call raised, in a task of its own as in a listener."""

@@ -6,6 +6,7 @@ import asyncio
 import os
 import stat
 import threading
+from collections import Counter
 from collections.abc import Callable, Coroutine, Generator
 from functools import partial
 from typing import Any
@@ -95,13 +96,13 @@ class Leftovers:
 
     def __init__(self) -> None:
         """Look around. In a running event loop."""
-        self._tasks = asyncio.all_tasks()
+        self._tasks = _tasks()
         self._threads = set(threading.enumerate())
         self.sockets = open_sockets()
 
     def told(self) -> str:
         """What has come since and is still there, in words; empty if nothing is."""
-        tasks = [task.get_name() for task in asyncio.all_tasks() - self._tasks]
+        tasks = list((_tasks() - self._tasks).elements())
         threads = [
             thread.name
             for thread in set(threading.enumerate()) - self._threads
@@ -114,6 +115,11 @@ class Leftovers:
             f"{sockets} open socket(s)" if sockets else "",
         ]
         return ", ".join(filter(None, parts))
+
+
+def _tasks() -> Counter[str]:
+    """By what they run, not one by one: a server's may have made way for others of their kind."""
+    return Counter(getattr(task.get_coro(), "__qualname__", task.get_name()) for task in asyncio.all_tasks())
 
 
 def open_sockets() -> int:

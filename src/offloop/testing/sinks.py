@@ -123,16 +123,20 @@ class FaultySink(MemorySink):
             options: What every sink takes.
         """
         super().__init__(**options)
+        self.attempts = 0
+        self.fail(*steps, always=always, poison=poison)
+
+    def fail(
+        self, *steps: Step, always: Step | None = None, poison: Callable[[LogRecord], bool] | None = None
+    ) -> None:
+        """Set a new script, as at construction; an attempt that is under way goes on by the old one."""
         self._steps = list(steps)
         self._always = always
         self._poison = poison
-        self.attempts = 0
 
     def heal(self) -> None:
         """From now on, take every batch; a batch that hangs still does until its attempt is given up."""
-        self._steps.clear()
-        self._always = None
-        self._poison = None
+        self.fail()
 
     async def send(self, batch: Batch) -> None:
         """Do what the script says."""
