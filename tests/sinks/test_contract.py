@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import ssl
+import pickle
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Iterator
 from email import message_from_bytes, policy
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import Collector, collecting, split_length_prefixed, split_newline, split_nul, split_octet_count, until
-from mailservers import Desk, aiosmtpd, certificates
 
+from helpers import collecting, split_length_prefixed, split_newline, split_nul, split_octet_count, until
+from mailservers import aiosmtpd, certificates
 from offloop.capture import Record
 from offloop.errors import TemporaryFailure
 from offloop.framing import Framing
@@ -71,8 +69,7 @@ class Function:
         self.seen += [record.getMessage() for record in records]
 
     async def asynchronous(self, records: list[Record]) -> None:
-        while not self.well.is_set():
-            await asyncio.sleep(0.001)
+        await until(self.well.is_set)
         self.sync(records)
 
 
@@ -202,8 +199,6 @@ class TestTCPSinkPickle(TCPContract):
     formats = False
 
     def received(self) -> list[str]:
-        import pickle
-
         return [
             pickle.loads(data)["msg"] for stream in self.peer.streams for data in split_length_prefixed(bytes(stream))
         ]

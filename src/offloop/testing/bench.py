@@ -12,9 +12,9 @@ import logging
 import re
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import cached_property
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 from unittest import SkipTest
 
 from offloop.capture import text_of
@@ -26,7 +26,6 @@ from offloop.testing.records import make_batch
 
 __all__ = ["ContractBroken", "SinkBench"]
 
-_T = TypeVar("_T")
 _NAP = 0.002
 _SOON: Final = Retry(initial=0.001, maximum=0.02)
 _PLAIN: Final = logging.Formatter("%(message)s")
@@ -107,9 +106,11 @@ class SinkBench:
         return []
 
     def _messages(self, count: int, text: str = "") -> list[str]:
-        """So many messages that were never sent before, each with this text behind its number."""
+        """So many messages that were never sent before: a number each, and this text between it and the number again."""
         first = len(self._texts)
-        self._texts.extend(f"{self._token}.{number} {text}".rstrip(" ") for number in range(first, first + count))
+        names = [f"{self._token}.{number}" for number in range(first, first + count)]
+        # Both ends can be told: of a message that arrives in two pieces each is counted.
+        self._texts.extend(f"{name} {text} {name}" if text else name for name in names)
         return self._texts[first:]
 
     @asynccontextmanager
@@ -120,8 +121,11 @@ class SinkBench:
         sink = self._make(**options)
         try:
             yield sink
-        finally:
-            await self._succeeds(sink, "aclose", sink.aclose())
+        except BaseException:
+            # What came of closing it as well would hide what is to be told.
+            await self._result_of(sink, "aclose", sink.aclose())
+            raise
+        await self._succeeds(sink, "aclose", sink.aclose())
         await self._until(
             lambda: not before.told(), lambda: ContractBroken(sink, f"left {before.told()} behind", _NOTHING_LEFT)
         )
@@ -139,13 +143,19 @@ class SinkBench:
         await self._sends(sink, self._messages(1))
         await self._succeeds(sink, "aclose", sink.aclose())
         await self._arrive(sink, self._texts[-1:])
-        deadline = asyncio.get_running_loop().time() + self.hang_timeout
-        while before.told() and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(_NAP)
+        with suppress(TimeoutError):  # the destination keeps something of its own
+            async with asyncio.timeout(self.hang_timeout):
+                while before.told():  # noqa: ASYNC110 - nothing tells when a socket is closed
+                    await asyncio.sleep(_NAP)
 
     async def _ready(self, sink: Sink) -> None:
         """Open it."""
         await self._succeeds(sink, "open", sink.open())
+
+    async def _once(self, sink: Sink, *messages: str) -> None:
+        """Open, and send one batch."""
+        await self._ready(sink)
+        await self._sends(sink, messages)
 
     async def _sends(self, sink: Sink, messages: Sequence[str]) -> None:
         """Send them as one batch."""
@@ -153,11 +163,13 @@ class SinkBench:
 
     async def _succeeds(self, sink: Sink, what: str, call: Coroutine[Any, Any, None]) -> None:
         """Await a call that has no reason to fail."""
-        error = await self._outcome(sink, what, call)
+        error = await self._result_of(sink, what, call)
         if error is not None:
-            raise ContractBroken(sink, f"raised {_shown(error)} in {what}", "it succeeds while the destination is well") from error
+            raise ContractBroken(
+                sink, f"raised {_shown(error)} in {what}", "it succeeds while the destination is well"
+            ) from error
 
-    async def _outcome(self, sink: Sink, what: str, call: Coroutine[Any, Any, None]) -> BaseException | None:
+    async def _result_of(self, sink: Sink, what: str, call: Coroutine[Any, Any, None]) -> BaseException | None:
         """What a call raised, in a task of its own as in a listener."""
         task = asyncio.get_running_loop().create_task(call)
         await self._ends(sink, what, task)
@@ -170,20 +182,24 @@ class SinkBench:
         await asyncio.wait({task}, timeout=self.patience)
         if not task.done():
             task.cancel()
-            raise ContractBroken(sink, f"was not through with {what} after {self.patience:g} s", f"{what} comes to an end")
+            raise ContractBroken(
+                sink, f"was not through with {what} after {self.patience:g} s", f"{what} comes to an end"
+            )
 
     def _retryable(self, sink: Sink, what: str, error: BaseException | None) -> None:
         """Judge what a destination in trouble led to."""
         partial = isinstance(error, PartialFailure) and not error.rejected
         if error is not None and not partial and not isinstance(error, _RETRYABLE):
-            raise ContractBroken(sink, f"raised {_shown(error)} in {what} for a fault of the connection", _RETRY) from error
+            raise ContractBroken(
+                sink, f"raised {_shown(error)} in {what} for a fault of the connection", _RETRY
+            ) from error
 
     async def _inflict(self, fault: Callable[[], object]) -> None:
         """Call one of the hooks."""
         await _awaited(fault())
 
     async def _arrive(self, sink: Sink, messages: Sequence[str], *, once: bool = False) -> dict[str, str]:
-        """Wait until all of them have come, in this order; repetitions don't count unless `once`.
+        """Wait until all have come, in this order; repetitions don't count unless `once`.
 
         Returns:
             What came in the place of each.
@@ -219,13 +235,13 @@ class SinkBench:
 _TAKEN = "send returns when the destination has taken the whole batch, so all of it must be there"
 _ORDER = "records arrive in the order of the batch, and once where nothing fails"
 _RETRY = (
-    "TemporaryFailure, OSError, TimeoutError, EOFError, SinkFailure, or PartialFailure with what to retry; anything else "
-    "loses records, or has them suspected"
+    "TemporaryFailure, OSError, TimeoutError, EOFError, SinkFailure, or PartialFailure with what to retry; anything "
+    "else loses records, or has them suspected"
 )
 _NOTHING_LEFT = "after aclose no task, thread or socket of the sink is left, whatever became of its attempts"
 
 
-async def _awaited(result: Awaitable[_T] | _T) -> _T:
+async def _awaited(result: Any) -> Any:
     return await result if inspect.isawaitable(result) else result
 
 
@@ -234,7 +250,7 @@ def _shown(error: BaseException) -> str:
 
 
 def _short(messages: Sequence[str]) -> str:
-    shown = ", ".join(message[:20] for message in messages[:10])
+    shown = ", ".join(repr(message[:20]) for message in messages[:10])
     return f"[{shown}{', ...' if len(messages) > 10 else ''}]"  # noqa: PLR2004 - as above
 
 

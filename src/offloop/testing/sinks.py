@@ -99,9 +99,9 @@ Step = BaseException | type[BaseException] | float | _Hang | Callable[[Batch], o
 class FaultySink(MemorySink):
     """Fails as told, attempt by attempt, and takes the batch where nothing is told.
 
-    A step is an exception (raised), a number (seconds to wait before the batch is taken), `HANG`, or a function of the batch
-    (awaited if it is async; what it raises is raised, and records it leaves out by raising `PartialFailure` are kept as
-    that says).
+    A step is an exception (raised), a number (seconds to wait before the batch is taken), `HANG`, or a function of the
+    batch (awaited if it is async; what it raises is raised). Of a batch for which `PartialFailure` is raised, the records
+    that it does not name are kept.
 
     Attributes:
         attempts: How often `send` was called.
@@ -126,9 +126,7 @@ class FaultySink(MemorySink):
         self.attempts = 0
         self.fail(*steps, always=always, poison=poison)
 
-    def fail(
-        self, *steps: Step, always: Step | None = None, poison: Callable[[LogRecord], bool] | None = None
-    ) -> None:
+    def fail(self, *steps: Step, always: Step | None = None, poison: Callable[[LogRecord], bool] | None = None) -> None:
         """Set a new script, as at construction; an attempt that is under way goes on by the old one."""
         self._steps = list(steps)
         self._always = always
