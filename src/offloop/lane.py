@@ -49,11 +49,10 @@ class Run:
         """Call `step` in slices until it says that it is done; it gets the time at which to stop for now."""
         while True:
             turn = self.pacer.turn()
-            if turn is not None and not await self.shutdown.hold(turn):
-                self.pacer.forgo(turn)
-                if self.shutdown.over:
-                    return
-                continue
+            if turn is not None:
+                await self.shutdown.nap(turn)
+                if turn.cancelled():
+                    continue
             deadline = self.pacer.begin()
             try:
                 if step(deadline):
@@ -224,7 +223,7 @@ class Lane:
 
     async def _sleep(self, seconds: float | None) -> None:
         self._sleeper = asyncio.get_running_loop().create_future()
-        await self._started.shutdown.hold(self._sleeper, seconds)
+        await self._started.shutdown.nap(self._sleeper, seconds)
         self._sleeper = None
 
     async def _gather(self, run: Run) -> None:

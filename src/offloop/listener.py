@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import anyio
+import anyio._backends._asyncio  # the first call into anyio would import it, on the loop
 
 from offloop import diagnostics
 from offloop.capture import Record, capture, restore, text_of
@@ -214,7 +215,7 @@ class QueueListener:
         while not run.routed and not run.shutdown.over:
             sleeper = self._intake.sleep()
             if sleeper is not None:
-                await run.shutdown.hold(sleeper)
+                await run.shutdown.nap(sleeper)
                 continue
             try:
                 await run.work(self._route)

@@ -34,10 +34,7 @@ class Pacer:
         self._timer: asyncio.TimerHandle | None = None
 
     def turn(self) -> asyncio.Future[None] | None:
-        """None if the turn is ours at once, else a future that resolves when it is.
-
-        A future that is no longer wanted goes to `forgo`.
-        """
+        """None if the turn is ours at once, else a future that resolves when it is; cancelling it gives the turn up."""
         if not self._busy and not self._waiting and self._timer is None:
             self._busy = True
             return None
@@ -63,11 +60,6 @@ class Pacer:
         else:
             self._next()
 
-    def forgo(self, future: asyncio.Future[None]) -> None:
-        """Give up a turn that was asked for."""
-        if not future.cancel() and not future.cancelled():
-            self._next()  # it was just given to us
-
     def _rested(self) -> None:
         self._timer = None
         self._next()
@@ -76,7 +68,7 @@ class Pacer:
         self._busy = False
         while self._waiting:
             future = self._waiting.popleft()
-            if not future.done():
+            if not future.done():  # cancelled meanwhile
                 self._busy = True
                 future.set_result(None)
                 return
