@@ -13,7 +13,7 @@ from helpers import collecting, until
 
 from offloop.errors import ConfigError
 from offloop.names import Address, Endpoint, Names
-from offloop.net import connect, interleaved, open_connection, tls_context
+from offloop.net import _stream, connect, interleaved, open_connection, tls_context
 
 
 def names_for(*hosts: str) -> Names:
@@ -219,3 +219,23 @@ async def test_cancelled_handshake_leaves_nothing() -> None:
             with pytest.raises(asyncio.CancelledError):
                 await task
         await until(lambda: sockets_open() == before)
+
+
+async def test_connection_reset_before_it_is_used() -> None:
+    """A socket that is not connected any more when its stream is made is closed, and told as a reset."""
+    gone = socket.socket()
+    with pytest.raises(ConnectionResetError, match="logs.example:9020: reset by the peer"):
+        await _stream(Endpoint("logs.example", 9020), gone)
+    assert gone.fileno() == -1
+
+
+async def test_stream_cancelled_while_it_is_made() -> None:
+    """The socket is closed."""
+    async with collecting() as collector:
+        connected = await connect("127.0.0.1", collector.port, timeout=5)
+        task = asyncio.create_task(_stream(Endpoint("127.0.0.1", collector.port), connected))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert connected.fileno() == -1

@@ -108,13 +108,12 @@ async def _race(addresses: Sequence[Address], failures: dict[Address, OSError | 
             for attempt in done:
                 address = attempts[attempt]
                 error = attempt.exception()
-                if error is None:
-                    del attempts[attempt]
-                    return attempt.result()
-                if not isinstance(error, OSError):
+                if error is not None and not isinstance(error, OSError):
                     raise error
-                failures[address] = error
                 del attempts[attempt]
+                if error is None:
+                    return attempt.result()
+                failures[address] = error
         return None
     finally:
         for attempt in attempts:
@@ -189,7 +188,7 @@ async def open_connection(
             hostname = endpoint.host.removesuffix(".")
             secured = await TLSStream.wrap(raw, server_side=False, hostname=hostname, ssl_context=tls)
             connection = Connection(endpoint, connected, raw, secured)
-            await connection.accepted()
+            await connection.accepted(secured)
     except BaseException as error:
         # The reader of a connection that was made already ends with its stream.
         await anyio.aclose_forcefully(raw)

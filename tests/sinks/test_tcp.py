@@ -250,14 +250,43 @@ class TestReconnect:
         await sink.send(batch_of(sink, "one"))
         await sink.aclose()
 
+    async def test_overtaken_send_does_not_touch_the_newer_connection(self, proxy: FaultProxy) -> None:
+        """A send that was given up and fails late leaves the connection of its successor alone."""
+        sink = TCPSink(LOCAL, proxy.port)
+        await sink.open()
+        proxy.black_hole()
+        late = asyncio.create_task(sink.send(batch_of(sink, *["x" * 100_000] * 100)))
+        await asyncio.wait({late}, timeout=0.02)
+        proxy.forward()
+        await sink.open()
+        with pytest.raises(TemporaryFailure):
+            await late
+        assert "not connected" not in repr(sink)
+        await sink.aclose()
+
+    async def test_loop_that_ends_cancels_the_watch_only(self, collector: Collector) -> None:
+        """At its end `asyncio.run` cancels all tasks, and what is still in a lane goes over the open connection."""
+        sink = TCPSink(LOCAL, collector.port)
+        await sink.send(batch_of(sink, "before"))
+        for task in asyncio.all_tasks():
+            if task.get_name().startswith("offloop-watch"):
+                task.cancel()
+        await sink.send(batch_of(sink, "after"))
+        await sink.aclose()
+        assert messages_of(collector.lines) == ["before", "after"]
+        assert len(collector.streams) == 1
+
     async def test_close_twice_and_open_again(self, collector: Collector) -> None:
         """`aclose` is idempotent, before a connection too, and `send` after it connects."""
         sink = TCPSink(LOCAL, collector.port)
         await sink.aclose()
         await sink.send(batch_of(sink, "one"))
+        connection = sink._connection
         await sink.aclose()
         await sink.aclose()
-        assert collector.writers[0].is_closing()
+        assert connection is not None
+        await connection.aclose()
+        await until(lambda: collector.writers[0].is_closing())
         await sink.send(batch_of(sink, "two"))
         await sink.aclose()
         assert messages_of(collector.lines) == ["one", "two"]
@@ -400,6 +429,34 @@ class TestTls:
                 await sink.send(batch_of(sink, "one"))
             assert not collector.lines
 
+    async def test_alert_about_the_client_certificate_is_the_sinks_failure(self, tls: Tls) -> None:
+        """A server that says what is wrong with the certificate stops the sink, not the batch."""
+        tls.server.verify_mode = ssl.CERT_REQUIRED
+
+        def refuse() -> None:
+            peer, _ = listening.accept()
+            with peer, pytest.raises(ssl.SSLError):
+                tls.server.wrap_socket(peer, server_side=True)
+
+        with socket.create_server((LOCAL, 0)) as listening:
+            server = asyncio.create_task(asyncio.to_thread(refuse))
+            sink = TCPSink("localhost", listening.getsockname()[1], tls=tls.client)
+            with pytest.raises(SinkFailure, match="certificate not accepted: .*alert certificate required"):
+                await sink.open()
+            await server
+
+    async def test_server_without_tickets_costs_a_moment(self, tls: Tls) -> None:
+        """A server that issues no session tickets is taken to have accepted the client."""
+        tls.server.num_tickets = 0
+        try:
+            async with collecting(tls=tls.server) as collector:
+                sink = TCPSink("localhost", collector.port, tls=tls.client)
+                await sink.send(batch_of(sink, "one"))
+                await sink.aclose()
+                assert messages_of(collector.lines) == ["one"]
+        finally:
+            tls.server.num_tickets = 2
+
     async def test_end_is_noticed(self, tls: Tls) -> None:
         """A server that says goodbye between batches is connected to anew."""
         async with collecting(tls=tls.server) as collector:
@@ -418,6 +475,8 @@ class TestConfiguration:
         ("arguments", "message"),
         [
             ({"host": ""}, "host must be a name or an address, got ''"),
+            ({"host": "."}, "host must be a name or an address, got '.'"),
+            ({"host": ".example"}, "host must be a name or an address, got '.example'"),
             ({"host": "logs example"}, "host must be a name or an address, got 'logs example'"),
             ({"port": 0}, "port must be an integer from 1 to 65535, got 0"),
             ({"port": "9020"}, "port must be an integer from 1 to 65535, got '9020'"),

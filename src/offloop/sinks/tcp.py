@@ -183,7 +183,7 @@ def _pairs(host: str, port: int, endpoints: Iterable[tuple[str, int]]) -> Sequen
 
 
 def _endpoint(host: Any, port: Any) -> Endpoint:
-    if not isinstance(host, str) or not host or not host.isprintable() or " " in host:
+    if not isinstance(host, str) or not host.strip(".") or host[0] == "." or not host.isprintable() or " " in host:
         message = f"TCPSink: host must be a name or an address, got {host!r}"
         raise ConfigError(message)
     if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= _MAX_PORT:
