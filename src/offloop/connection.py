@@ -41,7 +41,8 @@ _ESTABLISHED, _RESET = 1, 7  # TCP_ESTABLISHED and TCP_CLOSE, as the kernel coun
 class Connection:
     """A connection that knows when its peer has gone; it belongs to the loop it was made in.
 
-    Made by `net.open_connection`. What the peer says is read in small pieces and thrown away, so that its end is seen as it comes.
+    Made by `net.open_connection`. What the peer says is read in small pieces and thrown away, so that its end is seen
+    as it comes.
 
     Attributes:
         endpoint: The peer.
@@ -102,7 +103,7 @@ class Connection:
                 raise failure(self.endpoint, lost or error) from error
             raise
         if self._lost is not None:
-            await anyio.aclose_forcefully(self._raw)
+            await self._ended()
 
     async def accepted(self, secured: TLSStream) -> None:
         """After a handshake of TLS 1.3: wait for the server's session ticket, or for its refusal.
@@ -137,9 +138,9 @@ class Connection:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
         if self._loop.is_closed():
             self._socket.close()
-        elif self._ending is None:
+        else:
             self._reader.cancel()
-            self._ending = self._loop.create_task(anyio.aclose_forcefully(self._raw))
+            self._end()
 
     async def aclose(self, timeout: float = _GOODBYE) -> None:
         """Say goodbye and close. Idempotent; never raises for what the peer does.
@@ -158,7 +159,16 @@ class Connection:
                         await self._say_goodbye()
         finally:
             self._reader.cancel()
-            await anyio.aclose_forcefully(self._raw)
+            await self._ended()
+
+    def _end(self) -> asyncio.Task[None]:
+        if self._ending is None:
+            self._ending = self._loop.create_task(self._raw.aclose())
+        return self._ending
+
+    async def _ended(self) -> None:
+        # In a task of its own: a cancellation of the caller must not stop it half-way, with data left to be sent.
+        await asyncio.wait({self._end()})
 
     async def _say_goodbye(self) -> None:
         if self._secured is None:
@@ -207,7 +217,7 @@ class Connection:
         self._lost = self._lost or lost
         # The peer may have acknowledged everything before it closed its side: the send that waits for that finds out.
         if not (self._acknowledging and isinstance(lost, EOFError)):
-            await anyio.aclose_forcefully(self._raw)
+            self._end()
 
 
 def _unacknowledged_bytes(connected: socket.socket) -> int:
@@ -238,8 +248,9 @@ def _naps() -> Iterator[float]:
 
 def failure(endpoint: Endpoint, error: Exception, what: str = "") -> Exception:
     """What a broken connection means for those who used it."""
-    cause = error.__cause__ if isinstance(error, anyio.BrokenResourceError) else None
-    why = reason(cause or error)
+    why = reason(error)
+    if isinstance(error, anyio.BrokenResourceError | anyio.ClosedResourceError):
+        why = reason(error.__cause__) if error.__cause__ else "connection lost"
     refused = isinstance(error, ssl.SSLError) and any(word in (error.reason or "") for word in _REFUSALS)
     if refused or isinstance(error, ssl.SSLCertVerificationError):
         return SinkFailure(f"{endpoint}: {what}certificate not accepted: {why}")

@@ -191,7 +191,7 @@ async def open_connection(
             await connection.accepted(secured)
     except BaseException as error:
         # The reader of a connection that was made already ends with its stream.
-        await anyio.aclose_forcefully(raw)
+        await asyncio.wait({asyncio.create_task(raw.aclose())})
         if isinstance(error, TimeoutError):
             msg = f"{endpoint}: no TLS handshake within {connect_timeout:g} s"
             raise TimeoutError(msg) from error
