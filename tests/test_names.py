@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from helpers import until
 
+from helpers import until
 from offloop.names import NAMES, Address, Endpoint, Names
 
 INFO = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 0))

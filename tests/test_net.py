@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import collecting, until
 
+from helpers import collecting, until
 from offloop.errors import ConfigError
 from offloop.names import Address, Endpoint, Names
 from offloop.net import _stream, connect, interleaved, open_connection, tls_context
@@ -182,7 +182,7 @@ def test_tls_context_verifies() -> None:
 @pytest.mark.parametrize("wrong", [False, "yes", ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)])
 def test_wrong_tls_is_refused(wrong: Any) -> None:
     """What can't be meant is refused with what can be."""
-    with pytest.raises(ConfigError, match="^tls must be"):
+    with pytest.raises(ConfigError, match=r"^tls must be"):
         tls_context(wrong)
 
 
@@ -228,7 +228,7 @@ async def test_cancelled_handshake_leaves_nothing() -> None:
 async def test_connection_reset_before_it_is_used() -> None:
     """A socket that is not connected any more when its stream is made is closed, and told as a reset."""
     gone = socket.socket()
-    with pytest.raises(ConnectionResetError, match="logs.example:9020: reset by the peer"):
+    with pytest.raises(ConnectionResetError, match=r"logs.example:9020: reset by the peer"):
         await _stream(Endpoint("logs.example", 9020), gone)
     assert gone.fileno() == -1
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import trustme
+
 from helpers import (
     Collector,
     batch_of,
@@ -23,11 +24,10 @@ from helpers import (
     split_octet_count,
     until,
 )
-from servers import Rsyslog, running_rsyslog
-
 from offloop.errors import ConfigError, SinkFailure, TemporaryFailure
 from offloop.sinks.tcp import TCPSink
 from offloop.testing.proxy import FaultProxy
+from servers import Rsyslog, running_rsyslog
 
 LOCAL = "127.0.0.1"
 TEXT = logging.Formatter("%(levelname)s %(message)s")
@@ -203,7 +203,7 @@ class TestReconnect:
             task = asyncio.create_task(sink.send(batch_of(sink, "x" * 100_000)))
             await asyncio.wait({task}, timeout=0.05)
             peer.close()
-            with pytest.raises(TemporaryFailure, match="reset by|connection lost"):
+            with pytest.raises(TemporaryFailure, match=r"reset by|connection lost"):
                 await task
 
     async def test_black_hole_times_out(self, proxy: FaultProxy) -> None:
@@ -286,7 +286,7 @@ class TestReconnect:
         await sink.aclose()
         assert connection is not None
         await connection.aclose()
-        await until(lambda: collector.writers[0].is_closing())
+        await until(collector.writers[0].is_closing)
         await sink.send(batch_of(sink, "two"))
         await sink.aclose()
         assert messages_of(collector.lines) == ["one", "two"]
@@ -402,7 +402,7 @@ class TestTls:
         """A certificate for another host is refused."""
         async with collecting(tls=tls.server) as collector:
             sink = TCPSink(LOCAL, collector.port, tls=tls.client)
-            with pytest.raises(SinkFailure, match="certificate not accepted: .*IP address mismatch"):
+            with pytest.raises(SinkFailure, match=r"certificate not accepted: .*IP address mismatch"):
                 await sink.open()
 
     async def test_bad_certificate_and_no_connection_is_temporary(self, tls: Tls) -> None:
@@ -446,7 +446,7 @@ class TestTls:
         with socket.create_server((LOCAL, 0)) as listening:
             server = asyncio.create_task(asyncio.to_thread(refuse))
             sink = TCPSink("localhost", listening.getsockname()[1], tls=tls.client)
-            with pytest.raises(SinkFailure, match="certificate not accepted: .*alert certificate required"):
+            with pytest.raises(SinkFailure, match=r"certificate not accepted: .*alert certificate required"):
                 await sink.open()
             await server
 
@@ -496,8 +496,9 @@ class TestConfiguration:
     )
     def test_wrong_argument_is_refused(self, arguments: dict[str, Any], message: str) -> None:
         """The error names the value, the limit and the way out."""
+        complete: dict[str, Any] = {"host": "logs.example", "port": 9020, **arguments}
         with pytest.raises(ConfigError, match=message):
-            TCPSink(**{"host": "logs.example", "port": 9020, **arguments})
+            TCPSink(**complete)
 
     def test_pickle_keeps_its_formatter(self) -> None:
         """`dictConfig` sets formatters on handlers: receivers of pickles could not read them."""
