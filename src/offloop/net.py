@@ -134,7 +134,7 @@ async def _connect_to(address: Address) -> socket.socket:
         connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connecting.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in _KEEPALIVE.items():
-            if hasattr(socket, option):
+            if hasattr(socket, option):  # pragma: no branch
                 connecting.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
         await asyncio.get_running_loop().sock_connect(connecting, address.sockaddr)
         _refuse_self(connecting)

@@ -450,6 +450,21 @@ class TestTls:
                 await sink.open()
             await server
 
+    async def test_rsyslog_with_client_certificates(self, tls: Tls, tmp_path: Path) -> None:
+        """A real collector takes octet-counted records over TLS from a client it knows, and none from others."""
+        client = ssl.create_default_context()
+        tls.authority.configure_trust(client)
+        tls.authority.issue_cert("client.example").configure_cert(client)
+        with running_rsyslog(tmp_path, tls.authority) as rsyslog:
+            known = TCPSink("localhost", rsyslog.port, tls=client, framing="octet-count", formatter=TEXT)
+            await known.send(batch_of(known, *[f"message {number}" for number in range(200)]))
+            await known.aclose()
+            await until(lambda: len(rsyslog.messages) == 200)
+            stranger = TCPSink("localhost", rsyslog.port, tls=tls.client, formatter=TEXT)
+            with pytest.raises((SinkFailure, TemporaryFailure)):
+                await stranger.send(batch_of(stranger, "forged"))
+        assert rsyslog.messages == [f"INFO message {number}" for number in range(200)]
+
     async def test_server_without_tickets_costs_a_moment(self, tls: Tls) -> None:
         """A server that issues no session tickets is taken to have accepted the client."""
         tls.server.num_tickets = 0
