@@ -1,4 +1,4 @@
-"""One conversation with a mail server: TLS, AUTH, and one mail after another. The only module that imports aiosmtplib.
+"""One conversation with a mail server: TLS, AUTH, and one mail after another. The only room that imports aiosmtplib.
 
 Every failure leaves here as one of offloop's own, with what the server said and without anything secret. aiosmtplib is
 given a connected socket, a TLS context and our name: it would look for each of them itself.
@@ -99,7 +99,7 @@ class Session:
             SinkFailure: The server refuses us, its certificate is not accepted, or it has no TLS where that is needed.
         """
         smtp = aiosmtplib.SMTP(
-            hostname=access.host,
+            hostname=access.host.removesuffix("."),
             sock=connected,
             local_hostname=access.local_hostname or _literal(connected),
             timeout=access.timeout,
