@@ -53,12 +53,19 @@ class Desk:
     release: threading.Event = field(default_factory=threading.Event)
     script: defaultdict[str, deque[str]] = field(default_factory=lambda: defaultdict(deque))
     port: int = 0
+    server: SMTP | None = None
 
     def answer(self, command: str, *replies: str) -> None:
         """Answer the next such commands so, and further ones as ever."""
         self.script[command].extend(replies)
 
+    def hang_up(self) -> None:
+        """End the last connection from this side."""
+        assert self.server is not None
+        self.server.loop.call_soon_threadsafe(cast("asyncio.WriteTransport", self.server.transport).abort)
+
     async def _reply(self, server: SMTP, command: str) -> str | None:
+        self.server = server
         self.commands.append(command)
         reply = self.script[command].popleft() if self.script[command] else None
         if reply == DROP:
@@ -185,7 +192,12 @@ async def scripted(
                 break
             text = reply if isinstance(reply, bytes) else reply.format(line=line.decode("latin-1").strip()).encode()
             writer.write(text + b"\r\n")
-            if words[0].upper() == "DATA" and text.startswith(b"354") and "." in replies:
+            if text.startswith(b"354") and "early" in replies:
+                await reader.read(1)
+                writer.write(f"{replies['early']!s}\r\n".encode())
+                while await reader.read(65_536):
+                    pass
+            elif text.startswith(b"354") and "." in replies:
                 await reader.readuntil(b"\r\n.\r\n")
                 writer.write(f"{replies['.']!s}\r\n".encode())
         writer.close()

@@ -167,7 +167,7 @@ class Session:
     async def quit(self) -> None:
         """Say goodbye, for a second at most, and let go of the connection."""
         try:
-            if self.is_connected and self._loop is asyncio.get_running_loop():
+            if self._loop is asyncio.get_running_loop():
                 with suppress(aiosmtplib.SMTPException, OSError):
                     await self._smtp.quit(timeout=_GOODBYE)
         finally:
@@ -228,9 +228,9 @@ class Session:
                 failures[recipient] = failure
         if len(failures) == len(recipients):
             # One that may be taken later is reason enough to come again: greylisting answers so.
-            for kind in (TemporaryFailure, SinkFailure, PermanentFailure):
-                if any(isinstance(failure, kind) for failure in failures.values()):
-                    raise kind("; ".join(map(str, failures.values())))
+            kinds = {type(failure) for failure in failures.values()}
+            kind = next(kind for kind in (TemporaryFailure, SinkFailure, PermanentFailure) if kind in kinds)
+            raise kind("; ".join(map(str, failures.values())))
         return {recipient: str(failure) for recipient, failure in failures.items()}
 
     async def _write(self, mail: bytes) -> aiosmtplib.SMTPResponse:

@@ -16,10 +16,13 @@ from typing import Any
 
 import pytest
 
+from helpers import until
 from mailservers import DROP, HOLD, Certificates, Desk, Exim, aiosmtpd, certificates, exim, parsed, scripted
 from offloop import diagnostics
 from offloop.capture import capture, restore
 from offloop.errors import ConfigError, DeliveryError, PermanentFailure, SinkFailure, TemporaryFailure
+from offloop.pipeline import Pipeline
+from offloop.policies import Retry
 from offloop.sink import Batch
 from offloop.sinks.smtp import SMTPSink
 
@@ -97,11 +100,9 @@ async def test_periods_come_through(desk: Desk) -> None:
 
 async def test_large_mail_arrives_whole(desk: Desk) -> None:
     """A mail of many chunks arrives as it was built."""
-    async with sink_to(desk.port, subject="{count}") as sink:
-        await sink.send(batch_for(sink, *("x" * 2_000 for _ in range(150))))
-    body = parsed(desk.mails[0]).get_body(("html",))
-    assert body is not None
-    assert body.get_content().count("x" * 2_000) == 150
+    async with sink_to(desk.port, max_bytes=20_000_000, html=False) as sink:
+        await sink.send(batch_for(sink, *("x" * 2_000_000 for _ in range(2))))
+    assert parsed(desk.mails[0]).get_content().count("x" * 2_000_000) == 2
 
 
 async def test_connection_serves_two_batches(desk: Desk) -> None:
@@ -122,6 +123,26 @@ async def test_idle_connection_is_dropped(desk: Desk) -> None:
         assert "not connected" in repr(sink)
         await sink.send(batch_for(sink))
     assert (len(desk.mails), desk.connections) == (2, 2)
+
+
+async def test_connection_that_ended_meanwhile_is_made_anew(desk: Desk) -> None:
+    """A server that hangs up between two batches costs no failure."""
+    async with sink_to(desk.port) as sink:
+        await sink.send(batch_for(sink))
+        desk.hang_up()
+        await until(lambda: "not connected" in repr(sink))
+        await sink.send(batch_for(sink))
+    assert (len(desk.mails), desk.connections) == (2, 2)
+
+
+async def test_connection_that_ended_is_let_go_of_when_idle(desk: Desk) -> None:
+    """A server that hangs up before the idle time is over harms nothing."""
+    async with sink_to(desk.port, idle_timeout=0.2) as sink:
+        await sink.send(batch_for(sink))
+        desk.hang_up()
+        await until(lambda: "not connected" in repr(sink))
+        await until(lambda: sink._session is None)
+    assert len(desk.mails) == 1
 
 
 @pytest.mark.parametrize("reply", [DROP, "421 restarting"])
@@ -336,6 +357,16 @@ def test_works_in_another_loop(desk: Desk) -> None:
     assert (len(desk.mails), desk.connections) == (2, 2)
 
 
+def test_closes_in_another_loop(desk: Desk) -> None:
+    """A sink may be closed while the loop it was opened in stands still."""
+    sink = SMTPSink("127.0.0.1", desk.port, sender="app@a.example", to="ops@b.example")
+    with asyncio.Runner() as first:
+        first.run(sink.open())
+        with asyncio.Runner() as second:
+            second.run(sink.aclose())
+    assert desk.lost.acquire(timeout=10)
+
+
 async def test_limit_of_the_server_counts() -> None:
     """A mail is cut to the SIZE that a server announces, and says so."""
     with aiosmtpd(data_size_limit=30_000) as desk:
@@ -374,6 +405,7 @@ async def test_names_are_not_looked_up_on_the_loop(desk: Desk) -> None:
         ({"EHLO": "250-fake\r\n250 STARTTLS", "STARTTLS": "454 not now"}, TemporaryFailure, "STARTTLS: .* 454"),
         ({"EHLO": "250-fake\r\n250 STARTTLS", "STARTTLS": "501 no"}, SinkFailure, "STARTTLS: the server said 501"),
         ({"EHLO": "250-fake\r\n250 STARTTLS", "STARTTLS": "220 go"}, TemporaryFailure, "STARTTLS: "),
+        ({"EHLO": "550 not you"}, SinkFailure, "EHLO: the server said 550"),
         ({}, TemporaryFailure, "EHLO: "),
         ({"EHLO": "nonsense"}, TemporaryFailure, "EHLO: the server said -1 Malformed"),
     ],
@@ -425,11 +457,9 @@ async def test_data_refused_before_the_mail() -> None:
 
 
 async def test_refusal_while_the_mail_is_written() -> None:
-    """A server that refuses before it read the mail is heard at once."""
-    early = OPEN | {"DATA": b"354 go on\r\n552 enough"}
-    del early["."]
-    async with scripted(early) as port, sink_to(port) as sink:
-        with pytest.raises(DeliveryError, match="DATA: "):
+    """A server that refuses before it read the mail is heard."""
+    async with scripted(OPEN | {"early": "552 enough"}) as port, sink_to(port) as sink:
+        with pytest.raises(PermanentFailure, match="DATA: the server said 552 enough"):
             await sink.send(batch_for(sink, *("x" * 2_000 for _ in range(300))))
 
 
@@ -517,6 +547,29 @@ def test_repr_and_fields_keep_the_secret() -> None:
     assert repr(sink) == "<SMTPSink mail.example:465 not connected>"
     assert not any(secret in repr(vars(sink)) for secret in LOGIN)
     assert sink.send_timeout == 60.0
+
+
+async def test_pipeline_mails_until_it_is_taken(desk: Desk) -> None:
+    """Behind a pipeline a mail that is refused for now, or cut off, comes again until it is taken."""
+    logger = logging.getLogger("test.smtp.pipeline")
+    logger.propagate = False
+    desk.answer("DATA", "451 later", DROP)
+    sink = SMTPSink(
+        "127.0.0.1", desk.port, sender="a@b.example", to="c@d.example", level="ERROR", retry=Retry(0, 0), name="mail"
+    )
+    async with Pipeline(sink, logger=logger) as pipeline:
+        logger.warning("not for a mailbox")
+        try:
+            _ = {}["missing"]
+        except KeyError:
+            logger.exception("broken")
+        report = await pipeline.flush(timeout=10)
+    (mail,) = map(parsed, desk.mails)
+    body = mail.get_body(("plain",))
+    assert body is not None
+    assert "KeyError: 'missing'" in body.get_content()
+    assert mail["Subject"].endswith("ERROR: broken")
+    assert report.sinks["mail"].delivered == 1
 
 
 @pytest.fixture(scope="module")
