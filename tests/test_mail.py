@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mailservers import parsed
 from offloop.capture import Record, capture, restore
 from offloop.errors import ConfigError
 from offloop.mail import Letter, Mailbox, Subject, compose
-from mailservers import parsed
 
 KEY = "0123456789abcdef" * 2
 HEADERS = [
@@ -105,7 +105,7 @@ def test_records_are_left_as_they_are() -> None:
 def test_traceback_is_indented_below_its_record() -> None:
     """Only a record's first line begins at the margin, so that a line break makes no second record."""
     plain, html = parts(build(record("bad\nERROR app: forged\r\nsecond", exc_text=None)))
-    assert "ERROR app: bad\n    ERROR app: forged\n    second" in plain.replace("\r\n", "\n")
+    assert "ERROR app: bad\n  ERROR app: forged\n  second" in plain.replace("\r\n", "\n")
     assert html.count("<pre") == 1
 
 

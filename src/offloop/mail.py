@@ -45,6 +45,8 @@ _NAMED = re.compile(r"(?P<name>[^<>]*)<(?P<address>[^<>]*)>")
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _BLANK = re.compile("[\x00-\x20\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]+")
 
+_AT_MARGIN = re.compile(r"\n[^ \t\n]")
+
 _COLOURS = ((logging.ERROR, "#d64545"), (logging.WARNING, "#c98a00"), (logging.INFO, "#3f7fbf"), (0, "#8a8a8a"))
 # No colour of text or ground is set, so that a dark mail program stays dark.
 _HTML_HEAD = (
@@ -160,8 +162,8 @@ class _Draft:
 
     html: bool
     breathe: Callable[[], object]
-    texts: list[bytes] = field(default_factory=list)
-    htmls: list[bytes] = field(default_factory=list)
+    texts: list[bytes] = field(default_factory=list[bytes])
+    htmls: list[bytes] = field(default_factory=list[bytes])
     size: int = 0
 
     def add(self, text: str, markup: str) -> None:
@@ -276,8 +278,7 @@ def _add_record(draft: _Draft, record: Record, text: str, share: int, room: int)
     done = 0
     for piece, characters in _slices(text):
         mark = draft.mark()
-        # Only a record's first line begins at the margin: a line break in a message makes no second record.
-        draft.add(piece.replace("\n", "\n    "), html.escape(piece, quote=False))
+        draft.add(piece, html.escape(piece, quote=False))
         if draft.size > full:
             draft.back(mark)
             break
@@ -303,7 +304,9 @@ def _formatted(record: Record, formatter: logging.Formatter) -> str:
         text = formatter.format(copy.copy(record))
     except Exception as error:  # noqa: BLE001 - the mail says so
         text = f"{record.levelname} {record.name}: {message_of(record)} [not formatted: {type(error).__name__}]"
-    return text.replace("\r\n", "\n").rstrip("\n")
+    text = text.replace("\r\n", "\n").rstrip("\n")
+    # Only a record's first line begins at the margin: a line break in a message makes no second record.
+    return text.replace("\n", "\n  ") if _AT_MARGIN.search(text) else text
 
 
 def _summary(records: Sequence[Record], host: str) -> str:

@@ -1,4 +1,4 @@
-"""One conversation with a mail server: TLS, AUTH, and one mail after another. The only module that imports aiosmtplib.
+"""One conversation with a mail server: TLS, AUTH, and one mail after another. The only room that imports aiosmtplib.
 
 Every failure leaves here as one of offloop's own, with what the server said and without anything secret. aiosmtplib is
 given a connected socket, a TLS context and our name: it would look for each of them itself.
@@ -99,7 +99,7 @@ class Session:
             SinkFailure: The server refuses us, its certificate is not accepted, or it has no TLS where that is needed.
         """
         smtp = aiosmtplib.SMTP(
-            hostname=access.host,
+            hostname=access.host.removesuffix("."),
             sock=connected,
             local_hostname=access.local_hostname or _literal(connected),
             timeout=access.timeout,
@@ -167,7 +167,7 @@ class Session:
     async def quit(self) -> None:
         """Say goodbye, for a second at most, and let go of the connection."""
         try:
-            if self.is_connected and self._loop is asyncio.get_running_loop():
+            if self._loop is asyncio.get_running_loop():
                 with suppress(aiosmtplib.SMTPException, OSError):
                     await self._smtp.quit(timeout=_GOODBYE)
         finally:
@@ -228,9 +228,9 @@ class Session:
                 failures[recipient] = failure
         if len(failures) == len(recipients):
             # One that may be taken later is reason enough to come again: greylisting answers so.
-            for kind in (TemporaryFailure, SinkFailure, PermanentFailure):
-                if any(isinstance(failure, kind) for failure in failures.values()):
-                    raise kind("; ".join(map(str, failures.values())))
+            kinds = {type(failure) for failure in failures.values()}
+            kind = next(kind for kind in (TemporaryFailure, SinkFailure, PermanentFailure) if kind in kinds)
+            raise kind("; ".join(map(str, failures.values())))
         return {recipient: str(failure) for recipient, failure in failures.items()}
 
     async def _write(self, mail: bytes) -> aiosmtplib.SMTPResponse:
