@@ -267,8 +267,8 @@ def scalar_of(value: object) -> object:
 def _size(snapshot: Snapshot, exception: FrozenException | None) -> int:
     size = _BASE_BYTES
     message = snapshot.get("msg")
-    if message.__class__ is str:
-        size += len(cast("str", message))
+    if type(message) is str:
+        size += len(message)
     arguments = snapshot.get("args")
     if arguments:
         size += _weight(arguments, 0)
@@ -283,7 +283,7 @@ def _size(snapshot: Snapshot, exception: FrozenException | None) -> int:
 
 
 def _weight(value: object, depth: int) -> int:
-    cls = value.__class__
+    cls = type(value)
     if cls is str or cls is bytes:
         return 50 + len(cast("str", value))
     if depth < _MAX_DEPTH:
