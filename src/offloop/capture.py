@@ -275,7 +275,7 @@ def _size(snapshot: Snapshot, exception: FrozenException | None) -> int:
     if len(snapshot) > PLAIN_LENGTH:
         size += sum(_weight(value, 0) for name, value in snapshot.items() if name not in STANDARD)
     stack = snapshot.get("stack_info")
-    if stack:
+    if type(stack) is str:
         size += len(stack)
     if exception is not None:
         size += len(exception.message) + _FRAME_BYTES * len(exception.frames)
