@@ -48,7 +48,7 @@ class Counts:
     delivered: int = 0
     diverted: int = 0
     filtered: int = 0
-    dropped: Dropped = field(default=_NOTHING)
+    dropped: Dropped = field(default_factory=lambda: _NOTHING)
     dead_lettered: int = 0
     spooled: int = 0
     printed: int = 0
