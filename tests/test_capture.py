@@ -71,9 +71,7 @@ class Proxy:
         return "as it was"
 
 
-@given(
-    st.text(), st.lists(values, max_size=3), st.dictionaries(st.text(), values, max_size=3), st.none() | st.text()
-)
+@given(st.text(), st.lists(values, max_size=3), st.dictionaries(st.text(), values, max_size=3), st.none() | st.text())
 def test_any_record_is_delivered_as_json_with_the_message_of_the_call(text, args, extra, failure) -> None:
     """Whatever arguments, extra and exception: JSON parses, the message is the call's, the record untouched."""
     record = record_of("%s " * len(args) + text.replace("%", "%%") if args else text, tuple(args))

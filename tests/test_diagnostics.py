@@ -14,37 +14,29 @@ import pytest
 from offloop.diagnostics import Diagnostics
 
 
-@pytest.fixture
-def stderr(monkeypatch):
-    """What is written to `sys.stderr`."""
-    stream = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", stream)
-    return stream
-
-
-def said(diagnostics: Diagnostics, stream: io.StringIO) -> list[str]:
+def said(diagnostics: Diagnostics, capsys: pytest.CaptureFixture[str]) -> list[str]:
     """The lines written so far."""
     diagnostics.flush(5.0)
-    return stream.getvalue().splitlines()
+    return capsys.readouterr().err.splitlines()
 
 
-def test_line_is_written(stderr) -> None:
+def test_line_is_written(capsys) -> None:
     """A report is one line that says who speaks."""
     diagnostics = Diagnostics()
     diagnostics.report("a", "the disk is full")
-    assert said(diagnostics, stderr) == ["offloop: the disk is full"]
+    assert said(diagnostics, capsys) == ["offloop: the disk is full"]
 
 
-def test_one_of_a_kind_in_a_while(stderr) -> None:
+def test_one_of_a_kind_in_a_while(capsys) -> None:
     """Of many reports of a kind the first is written, of another kind too."""
     diagnostics = Diagnostics()
     for number in range(50):
         diagnostics.report("a", f"a {number}")
         diagnostics.report("b", f"b {number}")
-    assert said(diagnostics, stderr) == ["offloop: a 0", "offloop: b 0"]
+    assert said(diagnostics, capsys) == ["offloop: a 0", "offloop: b 0"]
 
 
-def test_what_was_held_back_is_counted(stderr) -> None:
+def test_what_was_held_back_is_counted(capsys) -> None:
     """The next line of the kind tells how many there were."""
     diagnostics = Diagnostics(every=0.05)
     for _ in range(3):
@@ -53,26 +45,26 @@ def test_what_was_held_back_is_counted(stderr) -> None:
     while time.monotonic() < last + 0.06:
         time.sleep(0.01)
     diagnostics.report("a", "and again")
-    assert said(diagnostics, stderr) == ["offloop: again", "offloop: and again (2 more like this in the last 0 s)"]
+    assert said(diagnostics, capsys) == ["offloop: again", "offloop: and again (2 more like this in the last 0 s)"]
 
 
-def test_kinds_are_bounded(stderr) -> None:
+def test_kinds_are_bounded(capsys) -> None:
     """Kinds without end, and lines without end, take memory that has one."""
     diagnostics = Diagnostics()
     for number in range(3_000):
         diagnostics.report(str(number), "x" * 10)
-    assert 1_000 <= len(said(diagnostics, stderr)) <= 3_000
+    assert 1_000 <= len(said(diagnostics, capsys)) <= 3_000
     assert len(diagnostics._kinds) <= 1_000
 
 
-def test_control_characters_are_escaped(stderr) -> None:
+def test_control_characters_are_escaped(capsys) -> None:
     """A message can neither forge a line nor drive the terminal."""
     diagnostics = Diagnostics()
     diagnostics.report("a", "one\ntwo\x1b[2J\udc80é")
-    assert said(diagnostics, stderr) == [r"offloop: one\ntwo\x1b[2J\udc80é"]
+    assert said(diagnostics, capsys) == [r"offloop: one\ntwo\x1b[2J\udc80é"]
 
 
-def test_stderr_that_is_closed_or_absent_or_odd_harms_nobody(monkeypatch, stderr) -> None:
+def test_stderr_that_is_closed_or_absent_or_odd_harms_nobody(monkeypatch, capsys) -> None:
     """What can't be written is let go, and what comes after a repair is written."""
     diagnostics = Diagnostics()
     closed = io.StringIO()
@@ -81,9 +73,9 @@ def test_stderr_that_is_closed_or_absent_or_odd_harms_nobody(monkeypatch, stderr
         monkeypatch.setattr(sys, "stderr", stream)
         diagnostics.report(str(number), "unheard")
         diagnostics.flush(5.0)
-    monkeypatch.setattr(sys, "stderr", stderr)
+    monkeypatch.undo()
     diagnostics.report("after", "heard")
-    assert said(diagnostics, stderr) == ["offloop: heard"]
+    assert said(diagnostics, capsys) == ["offloop: heard"]
 
 
 def test_report_does_not_wait_for_a_full_pipe(monkeypatch) -> None:
@@ -105,7 +97,7 @@ def test_report_does_not_wait_for_a_full_pipe(monkeypatch) -> None:
         drain.join()
 
 
-def test_many_threads_report_at_once(stderr) -> None:
+def test_many_threads_report_at_once(capsys) -> None:
     """No line is lost or torn, the first reports included."""
     diagnostics = Diagnostics()
     start = threading.Barrier(8)
@@ -120,7 +112,7 @@ def test_many_threads_report_at_once(stderr) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(said(diagnostics, stderr)) == sorted(f"offloop: {n}.{c}" for n in range(8) for c in range(50))
+    assert sorted(said(diagnostics, capsys)) == sorted(f"offloop: {n}.{c}" for n in range(8) for c in range(50))
 
 
 def test_last_words_are_written_at_exit() -> None:

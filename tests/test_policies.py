@@ -48,9 +48,7 @@ def test_policies_are_frozen_and_compare_by_value(policy) -> None:
         setattr(first, dataclasses.fields(first)[0].name, 1)
 
 
-@given(
-    st.floats(0, 1e3), st.floats(0, 1e6), st.integers(1, 10**6), st.floats(0, 1, exclude_max=True)
-)
+@given(st.floats(0, 1e3), st.floats(0, 1e6), st.integers(1, 10**6), st.floats(0, 1, exclude_max=True))
 def test_delay_stays_within_bounds(initial, more, failures, drawn) -> None:
     """From zero to the bound, which doubles up to the maximum, after a million failures too."""
     retry = Retry(initial=initial, maximum=initial + more)

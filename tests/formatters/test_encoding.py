@@ -11,7 +11,7 @@ import sys
 import uuid
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from offloop.formatters.encoding import standard_json, to_json
@@ -27,6 +27,7 @@ usual = st.recursive(
 )
 
 
+@settings(max_examples=50)
 @given(usual)
 def test_both_encoders_agree(value) -> None:
     """Without msgspec the output is the same for usual values."""

@@ -197,7 +197,9 @@ def test_forms_of_odd_values() -> None:
     assert fields["x_complex"] == "1j"
 
 
-@given(st.dictionaries(st.sampled_from(sorted(record_of().__dict__)), st.none() | st.integers() | st.text() | st.floats()))
+@given(
+    st.dictionaries(st.sampled_from(sorted(record_of().__dict__)), st.none() | st.integers() | st.text() | st.floats())
+)
 def test_record_with_odd_attributes_never_raises(attributes) -> None:
     """Records made elsewhere may have anything anywhere."""
     record = record_of()
