@@ -63,8 +63,7 @@ _LEARNED = {
     "zoneinfo": {"ZoneInfo"},
 }
 
-# What a record weighs beside its own texts, for bounds in bytes: measured with tracemalloc, see
-# docs/explanation/journey.md.
+# What a record weighs beside its own texts, for bounds in bytes: measured with tracemalloc.
 _BASE_BYTES = 1_200
 _FRAME_BYTES = 200
 
@@ -90,6 +89,16 @@ class Record(LogRecord):
     def template(self) -> str:
         """The message before its arguments were merged: what records of one kind have in common."""
         return self._template if self._template is not None else str(self.msg)
+
+    def twin(self) -> Record:
+        """A copy whose attributes can be changed without a change to this one."""
+        record = Record.__new__(Record)
+        record.__dict__ = self.__dict__.copy()
+        record._template = self._template
+        record.exception = self.exception
+        record.size_bytes = self.size_bytes
+        record.encodings = None
+        return record
 
 
 def capture(record: LogRecord, context: Mapping[str, ContextVar[Any]] | None = None) -> Snapshot:

@@ -94,4 +94,4 @@ class PartialFailure(DeliveryError):
 
 
 class SinkFailure(DeliveryError):
-    """The sink itself cannot work (password, certificate, configuration); the records are kept and tried again later."""
+    """The sink itself cannot work (password, certificate, configuration); the records are kept and tried again."""

@@ -12,13 +12,11 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 __all__ = ["Counts", "Ledger", "Report", "Stats", "steadily", "tabulate"]
 
 Dropped = Mapping[str, Mapping[str, int]]
 
-_NOTHING: Dropped = MappingProxyType({})
 # A reader that interrupted the writer on its own thread (a signal handler) can't wait for it to finish.
 _LOOKS = 200
 
@@ -48,7 +46,7 @@ class Counts:
     delivered: int = 0
     diverted: int = 0
     filtered: int = 0
-    dropped: Dropped = field(default_factory=lambda: _NOTHING)
+    dropped: Dropped = field(default_factory=dict)
     dead_lettered: int = 0
     spooled: int = 0
     printed: int = 0
@@ -102,7 +100,7 @@ def tabulate(drops: Iterable[tuple[tuple[str, int], int]]) -> Dropped:
         levels = table.setdefault(reason, {})
         name = logging.getLevelName(levelno)
         levels[name] = levels.get(name, 0) + count
-    return MappingProxyType({reason: MappingProxyType(levels) for reason, levels in table.items()})
+    return table
 
 
 class Ledger:

@@ -78,8 +78,8 @@ class Retry:
     Attributes:
         initial: Upper bound of the first delay in seconds; it doubles with each failure.
         maximum: Seconds the bound never exceeds.
-        give_up_after: Seconds after its first attempt at which a batch is counted as dropped (`expired`). None: never; the
-            buffer's overflow decides what is kept.
+        give_up_after: Seconds after its first attempt at which a batch is counted as dropped (`expired`). None: never;
+            the buffer's overflow decides what is kept.
     """
 
     initial: float = 0.5

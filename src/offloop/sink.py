@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Iterator, Sequence
-from typing import ClassVar, Protocol, runtime_checkable
+from collections.abc import Hashable, Iterator, Sequence
+from typing import ClassVar, Protocol, TypedDict, runtime_checkable
 
 from offloop import diagnostics
 from offloop.capture import Record
@@ -18,7 +18,7 @@ from offloop.errors import ConfigError
 from offloop.formatters.json import JSONFormatter
 from offloop.policies import Batching, Buffer, Retry, at_least
 
-__all__ = ["Batch", "Encoder", "Sink"]
+__all__ = ["Batch", "Encoder", "Sink", "SinkOptions"]
 
 
 @runtime_checkable
@@ -74,23 +74,39 @@ class Batch:
 
     @property
     def key(self) -> str:
-        """32 hexadecimal digits that name this batch in every attempt: for a `Message-ID`, or a deduplication header."""
+        """32 hexadecimal digits that name this batch in every attempt: for a `Message-ID`, a deduplication header."""
         if self._key is None:
             self._key = uuid.uuid4().hex
         return self._key
 
     def part(self, start: int, stop: int | None = None) -> Batch:
         """Some of the records as a batch of their own."""
-        encoded = None if self._encoded is None else self._encoded[start:stop]
-        return Batch(self.records[start:stop], self._sink, encoded)
+        return self.pick(range(*slice(start, stop).indices(len(self))))
+
+    def pick(self, indices: Sequence[int]) -> Batch:
+        """The records at these positions as a batch of their own."""
+        encoded = None if self._encoded is None else [self._encoded[index] for index in indices]
+        return Batch([self.records[index] for index in indices], self._sink, encoded)
+
+
+class SinkOptions(TypedDict, total=False):
+    """The keywords of every sink, for signatures: `def __init__(self, host: str, **sink: Unpack[SinkOptions])`."""
+
+    level: int | str
+    formatter: logging.Formatter | None
+    name: str | None
+    batching: Batching
+    retry: Retry
+    send_timeout: float
+    buffer: Buffer
 
 
 class Sink(logging.Handler):
     """One destination of records. Subclass it and write `send`.
 
-    A listener (or `Pipeline`) calls `open`, `send` and `aclose` from one task at a time: `send` has one batch in flight,
-    in order. After an attempt that failed or ran into `send_timeout` comes `open` again; an attempt that was given up
-    may still be running then, and must not touch what the new `open` made.
+    A listener (or `Pipeline`) calls `open`, `send` and `aclose` from one task at a time: `send` has one batch in
+    flight, in order. After an attempt that failed or ran into `send_timeout` comes `open` again; an attempt that was
+    given up may still be running then, and must not touch what the new `open` made.
     """
 
     encodes: ClassVar[bool] = True
@@ -102,10 +118,10 @@ class Sink(logging.Handler):
         level: int | str = logging.NOTSET,
         formatter: logging.Formatter | None = None,
         name: str | None = None,
-        batching: Batching = Batching(),  # noqa: B008 - frozen
-        retry: Retry = Retry(),  # noqa: B008 - frozen
+        batching: Batching = Batching(),
+        retry: Retry = Retry(),
         send_timeout: float = 10.0,
-        buffer: Buffer = Buffer(),  # noqa: B008 - frozen
+        buffer: Buffer = Buffer(),
     ) -> None:
         """Set what every sink has.
 
@@ -138,16 +154,27 @@ class Sink(logging.Handler):
         """What formats records where the user gave no formatter."""
         return JSONFormatter()
 
+    def default_name(self) -> str:
+        """What statistics call a sink that was given no name; a number follows where it is taken."""
+        return type(self).__name__
+
     def encode(self, record: logging.LogRecord) -> bytes:
         """The record as bytes, without a frame or a line end.
 
-        Called by the lane on the loop's thread, inside the slice it shares with others, once per record and formatter: keep
-        it quick and pure.
+        Called by the lane on the loop's thread, inside the slice it shares with others, once per record and formatter:
+        keep it quick and pure.
         """
         formatter = self.formatter
         if isinstance(formatter, Encoder):
             return formatter.encode(record)
         return self.format(record).encode("utf-8", "backslashreplace")
+
+    def encoding_key(self) -> Hashable | None:
+        """What decides how `encode` makes bytes of a record: sinks with equal keys share one encoding of it. None: not shared.
+
+        The default is the formatter, unless `encode` is overridden; ours are equal when they are configured alike.
+        """
+        return self.formatter if type(self).encode is Sink.encode and isinstance(self.formatter, Hashable) else None
 
     async def open(self) -> None:
         """Connect. Called before the first send, after a failure, and in a new event loop without `aclose` before it.
@@ -177,7 +204,7 @@ class Sink(logging.Handler):
     async def aclose(self) -> None:
         """Let go of the connection. Idempotent; `open` may follow."""
 
-    def handle(self, record: logging.LogRecord) -> bool:  # type: ignore[override]
+    def handle(self, record: logging.LogRecord) -> bool:
         """Say that a sink can't be a logger's handler: it would have nobody to await it. Blocks nobody."""
         diagnostics.report(
             f"attached:{id(self)}",

@@ -1,7 +1,7 @@
 """Exceptions frozen where they were logged, rendered later and elsewhere.
 
-A live traceback changes after the call (it is raised again, notes are added), pins the locals of every frame, and may run
-a `__del__` wherever it is let go. So the caller keeps type, text, notes, chain, and for each frame its code, last
+A live traceback changes after the call (it is raised again, notes are added), pins the locals of every frame, and may
+run a `__del__` wherever it is let go. So the caller keeps type, text, notes, chain, and for each frame its code, last
 instruction and line; no frame and no exception survives. Rendering reads source files (linecache) and belongs in a
 worker thread.
 """
@@ -21,7 +21,8 @@ __all__ = ["Frame", "FrozenException", "freeze"]
 _MAX_FRAMES = 1_000
 _MAX_EXCEPTIONS = 100
 
-Syntax = tuple[str | None, int | None, int | None, str | None, int | None, int | None]
+SyntaxDetails = tuple[str | None, int | None, int | None, str | None, int | None, int | None]
+"""File, line, offset, text, end line and end offset, as `SyntaxError` takes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class FrozenException:
             `raise ... from None`.
         suppress_context: Whether `context` is hidden (`raise ... from None`).
         exceptions: The members of a group, None for any other exception.
-        syntax: The details of a `SyntaxError` (file, line, offset, text, end line, end offset), None for any other.
+        syntax: The details of a `SyntaxError`, None for any other.
     """
 
     module: str
@@ -89,7 +90,7 @@ class FrozenException:
     context: FrozenException | None = None
     suppress_context: bool = False
     exceptions: tuple[FrozenException, ...] | None = None
-    syntax: Syntax | None = None
+    syntax: SyntaxDetails | None = None
     _text: str | None = field(default=None, repr=False)
 
     @property
@@ -108,6 +109,14 @@ class FrozenException:
             _fill(summary, self)
             self._text = "".join(summary.format()).rstrip("\n")
         return self._text
+
+    def brief(self) -> str:
+        """As `render`, but from memory alone: no source lines, no members of a group. Never fails."""
+        lines = ["Traceback (most recent call last, without source):"]
+        lines += [f'  File "{frame.filename}", line {frame.lineno}, in {frame.name}' for frame in _shown(self)]
+        lines += [f"{self.type_name}: {self.message}" if self.message else self.type_name, *self.notes]
+        linked = self.cause or self.context
+        return "\n".join(lines) if linked is None else "\n".join([linked.brief(), "", *lines])
 
 
 def freeze(error: BaseException) -> FrozenException:
@@ -158,7 +167,7 @@ def _shallow(error: BaseException, seen: set[int]) -> FrozenException:
     )
 
 
-def _syntax(error: BaseException) -> Syntax | None:
+def _syntax(error: BaseException) -> SyntaxDetails | None:
     if not isinstance(error, SyntaxError):
         return None
     return (error.filename, error.lineno, error.offset, error.text, error.end_lineno, error.end_offset)
@@ -190,7 +199,7 @@ def _notes_of(error: BaseException) -> Iterator[str]:
         yield f"<the notes of this exception can't be read: {type(failure).__name__}>"
         return
     if isinstance(notes, Sequence) and not isinstance(notes, str):
-        for note in tuple(notes):
+        for note in tuple(cast("Sequence[object]", notes)):
             try:
                 yield str(note)
             except Exception as failure:  # noqa: BLE001 - as above

@@ -1,0 +1,33 @@
+"""One destination a module; and what turns a plain handler or a callable into a sink."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Awaitable, Callable
+
+from offloop.capture import Record
+from offloop.errors import ConfigError
+from offloop.sink import Sink
+from offloop.sinks.function import FunctionSink
+from offloop.sinks.handler import HandlerSink
+
+__all__ = ["Destination", "FunctionSink", "HandlerSink", "as_sink"]
+
+Destination = Sink | logging.Handler | Callable[[list[Record]], Awaitable[object]] | Callable[[list[Record]], object]
+
+
+def as_sink(destination: Destination) -> Sink:
+    """The destination as a sink: itself, or what calls it.
+
+    Raises:
+        ConfigError: It is none of the three, or a handler that would feed a queue again.
+    """
+    if isinstance(destination, Sink):
+        return destination
+    if isinstance(destination, logging.Handler):
+        return HandlerSink(destination)
+    if callable(destination) and not inspect.isclass(destination):
+        return FunctionSink(destination)
+    msg = f"a sink must be a Sink, a logging.Handler or a callable that takes a list of records, got {destination!r}"
+    raise ConfigError(msg)

@@ -1,0 +1,262 @@
+"""Attempts: one batch to one sink, until the destination has it or it is known that it never will.
+
+Each `open` and `send` runs in a task of its own and is abandoned at its deadline, so that one which hangs or swallows
+cancellation costs the deadline and no more. What an attempt raised decides what comes next; nothing here counts records:
+the lane does, through `Settlement`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from contextvars import Context
+from typing import Any, Protocol
+
+from offloop import diagnostics, marks
+from offloop.capture import Record, text_of
+from offloop.errors import DeliveryError, PartialFailure, PermanentFailure, SinkFailure, TemporaryFailure
+from offloop.sink import Batch, Sink
+
+__all__ = ["Delivery", "Hold", "Settlement", "marked_context"]
+
+_GRACE = 0.02  # seconds a cancelled attempt gets to let go of its connection
+_MAX_CANARIES = 64
+_LONE_ROUNDS = 3
+_TEMPORARY = (TemporaryFailure, OSError, TimeoutError, EOFError)
+
+Hold = Callable[[asyncio.Future[Any], float | None], Coroutine[Any, Any, bool]]
+"""Waits for a future for at most so many seconds (None: no limit), come what may; tells whether it is done."""
+
+
+class Settlement(Protocol):
+    """Where the fate of each record is counted."""
+
+    def delivered(self, records: Sequence[Record], filtered: Sequence[Record]) -> None:
+        """The destination has them; those in `filtered` its own filters turned away."""
+
+    def dropped(self, records: Sequence[Record], reason: str) -> None:
+        """They are lost."""
+
+    def failing(self, state: str, error: BaseException) -> None:
+        """An attempt failed; the records are still ours."""
+
+    async def back_off(self, seconds: float, asked: float) -> bool:
+        """Wait before the next attempt, at least as long as was asked; False if there is no time left for one."""
+        ...
+
+
+def marked_context() -> Context:
+    """A fresh context in which everything that is logged is offloop's own."""
+    context = Context()
+    context.run(marks.mark)
+    return context
+
+
+class Delivery:
+    """The attempts of one sink in one event loop.
+
+    Args:
+        sink: Whose `open`, `send` and `aclose` are called, one at a time.
+        settlement: Is told what became of each record.
+        hold: How to wait.
+    """
+
+    def __init__(self, sink: Sink, settlement: Settlement, hold: Hold) -> None:
+        self._sink = sink
+        self._settlement = settlement
+        self._hold = hold
+        self._loop = asyncio.get_running_loop()
+        self._opened = False
+        self.failures = 0
+        self._canaries = 2
+        self._has_delivered = False
+        self._lone_rounds = 0
+        self._abandoned: set[asyncio.Task[None]] = set()
+
+    async def deliver(self, batch: Batch) -> bool:
+        """Send the batch, in order, again and again where that may help.
+
+        Returns:
+            True once every record is settled; False if some are not: the deadline passed, or the sink chokes on everything
+            and the records left are to be tried again in a new batch, with others.
+        """
+        pieces = [batch]  # the next one last
+        suspects: list[Batch] = []
+        trusted = False  # whether the sink took something since a record was suspected
+        started = self._loop.time()
+        while pieces:
+            piece = pieces.pop()
+            error = await self._attempt(piece)
+            if error is None:
+                self._took(piece)
+                trusted = True
+                self._reject(suspects)
+                continue
+            if isinstance(error, PermanentFailure):
+                self._opened_or_not(error)
+                self._refuse(piece, error)
+                continue
+            if isinstance(error, PartialFailure):
+                piece = self._took_some(piece, error)
+                if not piece:
+                    continue
+            elif not isinstance(error, (*_TEMPORARY, SinkFailure)):
+                if len(piece) > 1:
+                    pieces.extend(self._halves(piece) if trusted else self._singles(piece))
+                    continue
+                suspects.append(piece)
+                if trusted or self._is_poison_alone(batch):
+                    self._reject(suspects)
+                    continue
+                if pieces and len(suspects) < self._canaries:
+                    continue
+                # Whatever it is given, the sink chokes: it is the sink.
+                self._canaries = min(self._canaries * 2, _MAX_CANARIES)
+                await self._pause(error, "failing")
+                return False
+            pieces.append(piece)
+            if suspects:  # they were suspected of what now seems to be a trouble of the connection
+                await self._pause(error, "retrying")
+                return False
+            if not await self._again(pieces, error, started):
+                return not pieces
+        return not suspects
+
+    async def close(self, timeout: float) -> None:
+        """Close the sink, waiting at most so many seconds."""
+        self._opened = False
+        error = await self._bounded(self._sink.aclose(), max(timeout, _GRACE), "aclose")
+        if error is not None:
+            diagnostics.report(f"aclose:{id(self._sink)}", f"{self._sink!r} did not close: {_words(error)}")
+
+    # ----------------------------------------------------------------------------------------------------------------
+
+    async def _attempt(self, batch: Batch) -> BaseException | None:
+        if not self._opened:
+            error = await self._bounded(self._sink.open(), self._sink.send_timeout, "open")
+            if error is not None:
+                # Nothing was sent: whatever `open` raised says nothing of the records.
+                return error if isinstance(error, (*_TEMPORARY, SinkFailure)) else SinkFailure(_words(error))
+            self._opened = True
+        batch.filtered.clear()
+        error = await self._bounded(self._sink.send(batch), self._sink.send_timeout, "send")
+        if error is not None:
+            self._opened_or_not(error)
+        return error
+
+    def _opened_or_not(self, error: BaseException) -> None:
+        # An answer that concerns the records came over a connection that works.
+        self._opened = isinstance(error, (PermanentFailure, PartialFailure))
+
+    async def _bounded(self, call: Coroutine[Any, Any, None], timeout: float, what: str) -> BaseException | None:
+        task = self._loop.create_task(call, context=marked_context())
+        began = self._loop.time()
+        if not await self._hold(task, timeout):
+            took = f"{self._loop.time() - began:.1f} s"
+            task.cancel()
+            if not await self._hold(task, _GRACE):
+                self._abandoned.add(task)
+                task.add_done_callback(self._forget)
+                return TemporaryFailure(f"{what} hung for {took} and ignored its cancellation; abandoned")
+            if task.cancelled() or task.exception() is not None:
+                return TemporaryFailure(f"{what} was not done after {took}")
+        if task.cancelled():
+            return TemporaryFailure(f"{what} was cancelled")
+        return task.exception()
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._abandoned.discard(task)
+        if not task.cancelled():
+            task.exception()  # retrieved: whatever it was, the batch went another way long ago
+
+    def _took(self, piece: Batch) -> None:
+        self.failures = 0
+        self._canaries = 2
+        self._lone_rounds = 0
+        self._has_delivered = True
+        self._settlement.delivered(piece.records, piece.filtered)
+
+    def _took_some(self, piece: Batch, error: PartialFailure) -> Batch | None:
+        """Settle what was taken or refused; what is to be sent again, if anything."""
+        again, refused = ({id(record) for record in records} for records in (error.retry, error.rejected))
+        turned = {id(record) for record in piece.filtered}
+        taken = [r for r in piece if id(r) not in again and id(r) not in refused]
+        if taken:
+            self.failures = 0
+            self._has_delivered = True
+            self._settlement.delivered(taken, [r for r in taken if id(r) in turned])
+        rejected = [r for r in piece if id(r) in refused]
+        if rejected:
+            self._settlement.dropped(rejected, "rejected")
+            self._say_rejected(rejected, error)
+        keep = [index for index, r in enumerate(piece) if id(r) in again and id(r) not in refused]
+        return piece.pick(keep) if keep else None
+
+    def _refuse(self, piece: Batch, error: BaseException) -> None:
+        self._settlement.dropped(piece.records, "rejected")
+        self._say_rejected(piece.records, error)
+
+    def _reject(self, suspects: list[Batch]) -> None:
+        """The sink works, and choked on these alone: they are the poison."""
+        for suspect in suspects:
+            self._settlement.dropped(suspect.records, "rejected")
+            self._say_rejected(suspect.records, None)
+        suspects.clear()
+
+    def _say_rejected(self, records: Sequence[Record], error: BaseException | None) -> None:
+        first = records[0]
+        reason = "" if error is None else f": {_words(error)}"
+        diagnostics.report(
+            f"rejected:{id(self._sink)}",
+            f"{self._sink!r} rejected {len(records)} record(s), the first {first.levelname} of {first.name!r}{reason}",
+        )
+
+    def _halves(self, piece: Batch) -> list[Batch]:
+        middle = len(piece) // 2
+        return [piece.part(middle), piece.part(0, middle)]
+
+    def _singles(self, piece: Batch) -> list[Batch]:
+        """The first few records one by one, then the rest.
+
+        Halving at once would try a sink with a wrong password twice for every record, and lose them all. So it is first shown
+        that the sink takes anything; in this order nothing overtakes.
+        """
+        count = min(self._canaries, len(piece))
+        singles = [piece.part(index, index + 1) for index in reversed(range(count))]
+        return [piece.part(count), *singles] if count < len(piece) else singles
+
+    def _is_poison_alone(self, batch: Batch) -> bool:
+        """Whether a record that never had company is to blame: the sink worked before, and failed on it several times."""
+        if len(batch) > 1 or not self._has_delivered:
+            return False
+        self._lone_rounds += 1
+        return self._lone_rounds >= _LONE_ROUNDS
+
+    async def _again(self, pieces: list[Batch], error: BaseException, started: float) -> bool:
+        """Wait for the next attempt; False if there will be none for these pieces."""
+        limit = self._sink.retry.give_up_after
+        if limit is not None and self._loop.time() - started >= limit:
+            for piece in reversed(pieces):
+                self._settlement.dropped(piece.records, "expired")
+            pieces.clear()
+            self._settlement.failing("retrying", error)
+            return False
+        return await self._pause(error, "failing" if isinstance(error, SinkFailure) else "retrying")
+
+    async def _pause(self, error: BaseException, state: str) -> bool:
+        self.failures += 1
+        self._settlement.failing(state, error)
+        delay = self._sink.retry.delay(self.failures)
+        asked = getattr(error, "retry_after", None) or 0.0
+        diagnostics.report(
+            f"{state}:{id(self._sink)}",
+            f"{self._sink!r} failed, next attempt in {max(delay, asked):.1f} s: {_words(error)}",
+        )
+        return await self._settlement.back_off(delay, asked)
+
+
+def _words(error: BaseException) -> str:
+    text = text_of(error)
+    if isinstance(error, DeliveryError) and text:
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

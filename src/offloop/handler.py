@@ -1,0 +1,234 @@
+"""The handler on the application's loggers: captures the record, offers it to the intake, and is done.
+
+`handle` takes no lock, is re-entrant (`__del__`, signal handlers, a `__str__` that logs), never waits and never raises into
+the caller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import logging.handlers
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar
+from threading import get_ident
+from typing import Any, get_args
+
+from offloop import diagnostics
+from offloop.capture import IMMUTABLE, PLAIN_LENGTH, Snapshot, capture, message_of, text_of
+from offloop.errors import ConfigError
+from offloop.intake import FILTERED, Intake
+from offloop.marks import OWN, is_own
+from offloop.policies import Overflow, one_of
+
+__all__ = ["Context", "QueueHandler", "context_names"]
+
+Context = Iterable[ContextVar[Any]] | Mapping[str, ContextVar[Any]]
+
+
+class QueueHandler(logging.handlers.QueueHandler):
+    """Puts records on an `asyncio.Queue`, from any thread, at any time: before the loop runs, while it runs, after it.
+
+    Each record is captured as it is now (arguments, `extra`, exception, context variables); the caller's own record is left as
+    it was for other handlers. Filters and a formatter on this handler run in the caller. What `prepare` gives is what
+    goes on the queue; a subclass may override it, `enqueue` or `filter`, and is then a little slower.
+
+    A record is turned away, and counted, where no sink of the listener takes its level.
+    """
+
+    queue: asyncio.Queue[Any]
+
+    def __init__(
+        self,
+        queue: asyncio.Queue[Any],
+        overflow: Overflow = "drop_new",
+        *,
+        context: Context | None = None,
+        level: int | str = logging.NOTSET,
+    ) -> None:
+        """Share the queue's intake with its listener and its other handlers.
+
+        Args:
+            queue: Any `asyncio.Queue`; its `maxsize` bounds what waits, 0 means no bound.
+            overflow: When it is full: `"drop_new"` refuses the new record, `"drop_old"` evicts the oldest (never ERROR or above
+                for less). Both are counted.
+            context: Context variables whose values each record takes along as attributes, as if given as `extra`: an iterable
+                (each under its own name) or a mapping of attribute names.
+            level: Records below it are not handled.
+
+        Raises:
+            ConfigError: Not a queue, or an unknown overflow policy.
+        """
+        if not isinstance(queue, asyncio.Queue):
+            msg = f"QueueHandler: queue must be an asyncio.Queue, got {queue!r}"
+            raise ConfigError(msg)
+        one_of("QueueHandler: ", "overflow", overflow, get_args(Overflow))
+        super().__init__(queue)  # type: ignore[arg-type]
+        self.setLevel(level)
+        self.overflow: Overflow = overflow
+        self.context = context_names(context)
+        self.intake = Intake.of(queue)
+        if _is_plain(type(self)):
+            self.handle = _fast_handle(self)  # type: ignore[method-assign]
+
+    def handle(self, record: logging.LogRecord) -> bool:  # type: ignore[override]
+        """Filter and emit, without the handler's lock; False if the record was turned away."""
+        try:
+            return self._handle(record)
+        except Exception:  # noqa: BLE001 - reported there
+            self.handleError(record)
+            return False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Capture the record and offer it."""
+        self.enqueue(self.prepare(record))
+
+    def prepare(self, record: logging.LogRecord) -> Snapshot:  # type: ignore[override]
+        """The snapshot of the record that goes on the queue; a formatter on this handler renders its message here."""
+        snapshot = capture(record, self.context)
+        if self.formatter is not None:
+            # The standard handler would merge the traceback into the message; here both stay apart.
+            formatted = self._formatted(record, snapshot)
+            snapshot["msg"] = formatted
+            snapshot["args"] = ()
+        return snapshot
+
+    def enqueue(self, record: Any) -> None:
+        """Offer what `prepare` gave to the intake."""
+        self.intake.offer(record, self.overflow)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the standard library's name
+        """Say on stderr that a record could not be handled, at most once in a while; it is counted as dropped."""
+        error = sys.exc_info()[1]
+        self.intake.turn_away("rejected", record.levelno)
+        diagnostics.report(
+            f"handle:{id(self)}",
+            f"a record of logger {record.name!r} could not be handled: {type(error).__name__}: {text_of(error)}",
+        )
+
+    def flush(self) -> None:
+        """Do nothing: the standard library calls this under its lock. `Pipeline.flush` waits."""
+
+    def _handle(self, record: logging.LogRecord) -> bool:
+        if not isinstance(record.levelno, int):
+            record = logging.makeLogRecord({**record.__dict__, "levelno": logging.NOTSET})
+        levelno = record.levelno
+        if is_own():
+            self.intake.turn_away("own", levelno)
+            diagnostics.report(f"own:{record.name}", f"logged while a sink delivers: {_brief(record)}")
+            return False
+        if not self.intake.wants(levelno):
+            self.intake.turn_away(FILTERED, levelno)
+            return False
+        passed = self._filtered(record)
+        if passed is None:
+            self.intake.turn_away(FILTERED, levelno)
+            return False
+        self.emit(passed)
+        return True
+
+    def _filtered(self, record: logging.LogRecord) -> logging.LogRecord | None:
+        """What the filters let through; a filter that raises lets the record through, and is reported."""
+        try:
+            passed: object = self.filter(record)
+        except Exception as error:  # noqa: BLE001 - reported; a log call raises nothing
+            diagnostics.report(
+                f"filter:{id(self)}", f"a filter of {self!r} failed: {type(error).__name__}: {text_of(error)}"
+            )
+            return record
+        if isinstance(passed, logging.LogRecord):  # 3.12 and later: a filter may replace the record
+            return passed
+        return record if passed else None
+
+    def _formatted(self, record: logging.LogRecord, snapshot: Snapshot) -> str:
+        # A copy, since formatters leave `message`, `asctime` and `exc_text` behind on what they format.
+        shown = logging.makeLogRecord(record.__dict__)
+        shown.exc_info, shown.exc_text, shown.stack_info = None, None, None
+        try:
+            return self.format(shown)
+        except Exception as error:  # noqa: BLE001 - reported; the message goes out without the format
+            diagnostics.report(
+                f"format:{id(self)}", f"the formatter of {self!r} failed: {type(error).__name__}: {text_of(error)}"
+            )
+            return text_of(snapshot["msg"])
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} ({logging.getLevelName(self.level)}), {self.intake.backlog} waiting>"
+
+
+def context_names(context: Context | None) -> dict[str, ContextVar[Any]]:
+    """Attribute names and their context variables.
+
+    Raises:
+        ConfigError: Something else than context variables.
+    """
+    if context is None:
+        return {}
+    try:
+        names = dict(context) if isinstance(context, Mapping) else {variable.name: variable for variable in context}
+        if all(isinstance(variable, ContextVar) for variable in names.values()):
+            return names
+    except (AttributeError, TypeError):
+        pass  # said below
+    msg = f"context must be ContextVars, or a mapping of attribute names to ContextVars, got {context!r}"
+    raise ConfigError(msg)
+
+
+def _brief(record: logging.LogRecord) -> str:
+    return f"{record.levelname} {record.name}: {message_of(record)}"
+
+
+def _is_plain(cls: type[QueueHandler]) -> bool:
+    """Whether no subclass changed a step that the quick way leaves out."""
+    steps = ("handle", "emit", "prepare", "enqueue", "filter", "_handle")
+    return all(getattr(cls, step) is getattr(QueueHandler, step) for step in steps)
+
+
+def _fast_handle(handler: QueueHandler) -> Callable[[logging.LogRecord], bool]:
+    """`handle` for the common record on the listener's own thread, as a closure: no lock, no attribute of a class looked up.
+
+    A record goes the careful way (`QueueHandler._handle`) where anything is out of the ordinary: a filter, a formatter, context
+    variables, an argument that may change, `extra`, an exception, another thread, a queue that is full.
+    """
+    intake = handler.intake
+    container = intake.own
+    bound = intake.bound or float("inf")
+    filters = handler.filters
+    context = handler.context
+    immutable = IMMUTABLE
+    owner = OWN.get
+    careful = QueueHandler.handle
+
+    def handle(record: logging.LogRecord) -> bool:
+        attributes = record.__dict__
+        try:
+            for argument in attributes["args"] or ():
+                if argument.__class__ not in immutable:
+                    return careful(handler, record)
+            thread = get_ident()
+            if (
+                thread != intake.thread
+                or len(attributes) != PLAIN_LENGTH
+                or attributes["levelno"] < intake.floor
+                or attributes["msg"].__class__ is not str
+                or attributes["args"].__class__ is not tuple
+                or attributes["exc_info"]
+                or filters
+                or context
+                or handler.formatter is not None
+                or intake.staged
+                or owner() == thread
+            ):
+                return careful(handler, record)
+            if container is not None and len(container) < bound:
+                container.append(attributes.copy())
+            else:
+                return careful(handler, record)
+        except (KeyError, TypeError):  # a record that is not like others
+            return careful(handler, record)
+        if intake.waiter is not None:
+            intake.wake()
+        return True
+
+    return handle

@@ -1,0 +1,332 @@
+"""The way in: from any thread, at any time, into the listener's asyncio.Queue.
+
+Nothing here waits and nothing here raises into the caller. `asyncio.Queue` is touched on the loop's thread only: other
+threads stage their records in a deque beside it and wake the loop once per burst. The listener takes the queue first,
+then what is staged; while anything is staged the loop's own records go there too, so each thread's order is kept, and
+what a thread logged before it signalled the loop comes before what the loop logs after.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from asyncio import events
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from itertools import islice
+from logging import LogRecord
+from threading import get_ident
+from typing import Any, cast
+from weakref import WeakValueDictionary
+
+from offloop.capture import Snapshot
+from offloop.ledger import Counts, steadily, tabulate
+from offloop.policies import Overflow
+
+__all__ = ["FILTERED", "Intake", "Item", "OwnQueue", "evictable", "level_of"]
+
+Item = Snapshot | LogRecord
+FILTERED = "filtered"
+
+_FOLD_AT = 1_024
+# How far eviction looks for a record that may go: beyond it a call would take too long on the loop.
+_LOOK = 128
+_PATIENCE = 0.01  # seconds
+
+
+class OwnQueue(asyncio.Queue[Item]):
+    """The queue of a `Pipeline`: an `asyncio.Queue` whose container the handler appends to directly."""
+
+    container: deque[Item]
+
+    def _init(self, maxsize: int) -> None:  # noqa: ARG002 - asyncio.Queue's hook for subclasses
+        self.container = self._queue = deque()
+
+
+def level_of(item: Item) -> int:
+    """The level number of what waits in the queue."""
+    return cast("int", item["levelno"]) if isinstance(item, dict) else item.levelno
+
+
+def evictable(items: Sequence[Any] | deque[Any], level: Callable[[Any], int], levelno: int) -> int | None:
+    """Which item goes to make room for a record of `levelno`: the oldest below ERROR; None if the newcomer has to.
+
+    ERROR and above is never evicted for less; where only such records are left, the oldest goes for one of its kind.
+    """
+    for index, item in enumerate(islice(items, _LOOK)):
+        if level(item) < logging.ERROR:
+            return index
+    return 0 if levelno >= logging.ERROR and items else None
+
+
+class Intake:
+    """What all handlers and the listener of one queue share. One exists for a queue as long as anyone uses it."""
+
+    _registry: WeakValueDictionary[int, Intake] = WeakValueDictionary()
+    _registering = threading.Lock()
+
+    def __init__(self, queue: asyncio.Queue[Item]) -> None:
+        """Use `of`: a second intake for one queue would not know of the first."""
+        self.queue = queue
+        self.own = queue.container if isinstance(queue, OwnQueue) else None
+        self.bound = queue.maxsize if queue.maxsize > 0 else 0
+        self.staged: deque[Item] = deque()
+        self.hand: list[Item] = []
+        """Taken from the queue and being routed: still pending."""
+        self.floor = 0
+        """Level below which no sink takes anything: a hint, read again before a record is turned away."""
+        self.thread = 0
+        """Identity of the listener's thread while it runs, else 0."""
+        self.waiter: asyncio.Future[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._read_floor: Callable[[], int] = int
+        self._awake = True
+        self._version = 0
+        self._delivered = 0
+        self._evicted = 0
+        # What was turned away, as (reason, level) per record: an append needs no lock, whoever interrupts whom.
+        self._tally: deque[tuple[str, int]] = deque()
+        self._totals: Counter[tuple[str, int]] = Counter()
+        self._folding = threading.Lock()
+
+    @classmethod
+    def of(cls, queue: asyncio.Queue[Any]) -> Intake:
+        """The one intake of a queue."""
+        with cls._registering:
+            # The intake holds its queue, so the identity is taken as long as the entry lives.
+            intake = cls._registry.get(id(queue))
+            if intake is None:
+                intake = cls._registry[id(queue)] = cls(queue)
+            return intake
+
+    # -- from any thread ---------------------------------------------------------------------------------------------
+
+    def wants(self, levelno: int) -> bool:
+        """Whether any sink may take a record of this level."""
+        if levelno >= self.floor:
+            return True
+        # A sink's level may have been lowered since: nobody would tell us, and nothing would wake the listener.
+        self.floor = self._read_floor()
+        return levelno >= self.floor
+
+    def offer(self, item: Item, overflow: Overflow) -> bool:
+        """Take a record, or make room for it, or count it as dropped; never waits. True if it was taken."""
+        here = self._on_loop_thread()
+        if self.bound and self.backlog >= self.bound and not self._make_room(level_of(item), overflow, here=here):
+            self.turn_away("overflow", level_of(item))
+            return False
+        if here and not self.staged:
+            self._put(item)
+            if self.waiter is not None:
+                self.wake()
+        else:
+            self.staged.append(item)
+            if not self._awake:
+                self._signal()
+        return True
+
+    def turn_away(self, reason: str, levelno: int) -> None:
+        """Count a record that goes no further: a reason of the ledger, or `FILTERED`."""
+        self._tally.append((reason, levelno))
+        if len(self._tally) >= _FOLD_AT:
+            self._fold()
+
+    @property
+    def backlog(self) -> int:
+        """How many records wait to be taken."""
+        return self.queue.qsize() + len(self.staged)
+
+    @property
+    def pending(self) -> int:
+        """How many records are in here, those being routed included."""
+        return self.backlog + len(self.hand)
+
+    def counts(self) -> Counts:
+        """A snapshot that balances."""
+        # A signal handler that interrupted the folding on this thread must not wait for itself.
+        held = self._folding.acquire(timeout=_PATIENCE)
+        try:
+            return steadily(lambda: self._version, self._read)
+        finally:
+            if held:
+                self._folding.release()
+
+    # -- on the loop's thread ----------------------------------------------------------------------------------------
+
+    @property
+    def served(self) -> bool:
+        """Whether a listener is attached, in a loop that is still open."""
+        return self._loop is not None and not self._loop.is_closed()
+
+    def attach(self, read_floor: Callable[[], int]) -> None:
+        """Begin to serve the running loop's listener.
+
+        Args:
+            read_floor: Gives the lowest level any sink takes.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._read_floor = read_floor
+        self.floor = read_floor()
+        self._awake = True
+        self.thread = get_ident()
+
+    def detach(self) -> None:
+        """The listener is gone: what comes now waits for the next one."""
+        self.thread = 0
+        self._loop = None
+        self.waiter = None
+        self.floor = 0
+        self._read_floor = int
+        self._awake = True
+
+    def take(self, limit: int) -> list[Item]:
+        """Move up to `limit` records into the hand, oldest first; they stay pending until `commit`."""
+        self.floor = self._read_floor()
+        hand = self.hand
+        self._version += 1
+        try:
+            while len(hand) < limit:
+                hand.append(self._get())
+        except IndexError:
+            pass  # empty: there is less than was asked for
+        finally:
+            self._version += 1
+        return hand
+
+    def commit(self, count: int) -> None:
+        """The first `count` records of the hand were routed."""
+        self._version += 1
+        self._delivered += count
+        del self.hand[:count]
+        self._version += 1
+
+    def sleep(self) -> asyncio.Future[None] | None:
+        """A future that the next record resolves; None if there are records now."""
+        # Cleared before looking: a record staged in between wakes us again, and none is stranded.
+        self._awake = False
+        if self.pending:
+            self._awake = True
+            return None
+        self.waiter = asyncio.get_running_loop().create_future()
+        return self.waiter
+
+    def wake(self) -> None:
+        """Resolve what `sleep` gave."""
+        self._awake = True
+        waiter, self.waiter = self.waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def mark(self) -> int:
+        """A position: what is in here now has passed it when `passed` says so."""
+        return self._delivered + self._evicted + self.pending
+
+    def passed(self, mark: int) -> bool:
+        """Whether all that was in here at the mark is on its way."""
+        return self._delivered + self._evicted >= mark or not self.pending
+
+    # ----------------------------------------------------------------------------------------------------------------
+
+    def _on_loop_thread(self) -> bool:
+        if self.thread:
+            return get_ident() == self.thread
+        # Nobody listens yet. Whoever runs a loop may use a plain queue, as its own consumer would expect.
+        return events._get_running_loop() is not None  # noqa: SLF001 - documented as "for framework developers"
+
+    def _signal(self) -> None:
+        self._awake = True
+        loop = self._loop
+        try:
+            if loop is not None:
+                loop.call_soon_threadsafe(self.wake)
+        except RuntimeError:
+            self._awake = False  # the loop is closed: whoever listens next is not to miss its wake-up
+
+    def _put(self, item: Item) -> None:
+        if self.own is not None:
+            self.own.append(item)
+            return
+        try:
+            self.queue.put_nowait(item)
+        except asyncio.QueueFull:
+            self.staged.append(item)  # a queue with a bound of its own making; the listener takes it from here
+        except RuntimeError:
+            pass  # a consumer of a closed loop still waited on the queue; the record is in it all the same
+
+    def _get(self) -> Item:
+        if self.own is not None:
+            return self.own.popleft() if self.own else self.staged.popleft()
+        try:
+            item = self.queue.get_nowait()
+        except asyncio.QueueEmpty:
+            return self.staged.popleft()
+        self.queue.task_done()
+        return item
+
+    def _make_room(self, levelno: int, overflow: Overflow, *, here: bool) -> bool:
+        """Evict the oldest record that may go; False if the newcomer has to."""
+        if overflow == "drop_new":
+            return False
+        if here and self.own:
+            index = evictable(self.own, level_of, levelno)
+            if index is None:
+                return False
+            victim = self.own[index]
+            self._version += 1
+            del self.own[index]
+            self._note_eviction(victim)
+            self._version += 1
+            return True
+        return self._evict_head(levelno, here=here)
+
+    def _evict_head(self, levelno: int, *, here: bool) -> bool:
+        """As `_make_room`, by what is safe beside the loop's thread, or with a queue whose inside we don't know."""
+        try:
+            if self.own:
+                victim = self.own.popleft()
+                back: Callable[[Item], None] = self.own.appendleft
+            elif self.staged:
+                victim = self.staged.popleft()
+                back = self.staged.appendleft
+            elif here:
+                victim = self.queue.get_nowait()
+                self.queue.task_done()
+                back = self.queue.put_nowait
+            else:
+                return False
+        except (IndexError, asyncio.QueueEmpty):
+            return True  # somebody was quicker: there is room
+        if level_of(victim) >= logging.ERROR > levelno:
+            back(victim)
+            return False
+        self._note_eviction(victim)
+        return True
+
+    def _note_eviction(self, victim: Item) -> None:
+        self._evicted += 1
+        self.turn_away("overflow", level_of(victim))
+
+    def _fold(self) -> None:
+        """Sum up the tally, unless somebody is at it."""
+        if self._folding.acquire(blocking=False):
+            try:
+                for _ in range(len(self._tally)):
+                    self._totals[self._tally.popleft()] += 1
+            finally:
+                self._folding.release()
+
+    def _read(self) -> Counts:
+        turned = self._totals + Counter(self._tally.copy())
+        filtered = sum(count for (reason, _), count in turned.items() if reason == FILTERED)
+        drops = {key: count for key, count in turned.items() if key[0] != FILTERED}
+        pending = self.pending
+        return Counts(
+            # Every record that was taken is in a container or was handed on: the rest never got in.
+            offered=self._delivered + pending + filtered + sum(drops.values()),
+            delivered=self._delivered,
+            filtered=filtered,
+            dropped=tabulate(drops.items()),
+            pending=pending,
+            state="running" if self.thread else "idle",
+        )

@@ -1,0 +1,332 @@
+"""One sink's buffer and worker task: gathers batches, encodes them in the shared slices, has them delivered.
+
+A lane waits for its own sink only, so a hung one delays no other. Everything here runs on the loop's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from itertools import islice
+
+from offloop import diagnostics
+from offloop.backlog import Backlog, Barrier
+from offloop.capture import Record, message_of, text_of
+from offloop.delivery import Delivery, marked_context
+from offloop.ledger import Counts, Ledger
+from offloop.sink import Batch, Sink
+from offloop.pacer import Pacer
+from offloop.shutdown import Shutdown
+from offloop.worker import Breather, Worker
+
+__all__ = ["Lane", "Run", "encode_safely"]
+
+_RENDER_TIMEOUT = 5.0  # seconds; source files may lie on a disk that hangs
+_LAST_CHANCE = 0.05  # seconds before the deadline of a shutdown in which no new attempt begins
+
+
+class Run:
+    """What the lanes and the listener share while they run in one loop."""
+
+    def __init__(self, pacer: Pacer, shutdown: Shutdown, renderer: Worker, progressed: Callable[[], None]) -> None:
+        """Nothing is routed yet.
+
+        Args:
+            pacer: Whose slices all of them work in.
+            shutdown: Their deadline.
+            renderer: The thread that renders tracebacks.
+            progressed: Called when records were settled.
+        """
+        self.pacer = pacer
+        self.shutdown = shutdown
+        self.renderer = renderer
+        self.progressed = progressed
+        self.routed = False
+        """The listener will route nothing more."""
+
+    async def work(self, step: Callable[[float], bool]) -> None:
+        """Call `step` in slices until it says that it is done; it gets the time at which to stop for now."""
+        while True:
+            turn = self.pacer.turn()
+            if turn is not None and not await self.shutdown.hold(turn):
+                self.pacer.forgo(turn)
+                if self.shutdown.over:
+                    return
+                continue
+            deadline = self.pacer.begin()
+            try:
+                if step(deadline):
+                    return
+            finally:
+                self.pacer.done()
+
+
+class Lane:
+    """A sink's side of a listener."""
+
+    def __init__(self, sink: Sink, name: str) -> None:
+        """Hold nothing yet.
+
+        Args:
+            sink: Where the records go.
+            name: What statistics call it.
+        """
+        self.sink = sink
+        self.name = name
+        self.backlog = Backlog(sink.buffer)
+        self.ledger = Ledger(lambda: len(self.backlog))
+        self.chunk: list[Record] = []
+        """What the listener has for this lane in the slice at hand."""
+        self.siblings: Sequence[Lane] = ()
+        self._sleeper: asyncio.Future[None] | None = None
+        self._run: Run | None = None
+
+    # -- for the listener --------------------------------------------------------------------------------------------
+
+    def commit(self, offered: int) -> None:
+        """Take the chunk: of so many records offered these are for us."""
+        chunk, backlog, ledger = self.chunk, self.backlog, self.ledger
+        ledger.begin()
+        ledger.offered += offered
+        ledger.filtered += offered - len(chunk)
+        for record in chunk:
+            while (victim := backlog.add(record)) is not None:
+                ledger.drop("overflow", victim.levelno)
+                if victim is record:
+                    break
+        ledger.end()
+        chunk.clear()
+        self.wake()
+
+    def start(self, run: Run) -> asyncio.Task[None]:
+        """Begin to deliver in the running loop."""
+        self._run = run
+        self._sleeper = None
+        self.backlog.land()
+        run.shutdown.tell(self.wake)
+        return asyncio.get_running_loop().create_task(
+            self._main(run), name=f"offloop:{self.name}", context=marked_context()
+        )
+
+    def wake(self) -> None:
+        """Have a look again."""
+        if self._sleeper is not None and not self._sleeper.done():
+            self._sleeper.set_result(None)
+
+    def counts(self) -> Counts:
+        """A snapshot of the ledger."""
+        return self.ledger.counts()
+
+    def barrier(self) -> Barrier:
+        """What to wait for in a flush; wakes the lane, so that it ignores `max_wait`."""
+        barrier = self.backlog.barrier()
+        self.wake()
+        return barrier
+
+    # -- the settlement of a delivery --------------------------------------------------------------------------------
+
+    def delivered(self, records: Sequence[Record], filtered: Sequence[Record]) -> None:
+        """Count what the destination took, and what its own filters turned away."""
+        ledger = self.ledger
+        ledger.begin()
+        self.backlog.settle(records)
+        ledger.delivered += len(records) - len(filtered)
+        ledger.filtered += len(filtered)
+        ledger.state, ledger.error = "connected", None
+        ledger.end()
+        self._started.progressed()
+
+    def dropped(self, records: Sequence[Record], reason: str) -> None:
+        """Count what was lost."""
+        ledger = self.ledger
+        ledger.begin()
+        self.backlog.settle(records)
+        for record in records:
+            ledger.drop(reason, record.levelno)
+        ledger.end()
+        self._started.progressed()
+
+    def failing(self, state: str, error: BaseException) -> None:
+        """Show that the sink is in trouble."""
+        self.ledger.state, self.ledger.error = state, f"{type(error).__name__}: {text_of(error)}"
+
+    async def back_off(self, seconds: float, asked: float) -> bool:
+        """Wait before the next attempt; False if there will be none.
+
+        A shutdown that would end before it shortens the wait, so that a sink which comes back late gets its records; what
+        the destination asked for is kept.
+        """
+        shutdown, loop = self._started.shutdown, asyncio.get_running_loop()
+        begin = loop.time()
+        while not shutdown.over:
+            wait = max(seconds, asked)
+            if shutdown.begun and begin + wait > loop.time() + shutdown.remaining:
+                wait = max(asked, loop.time() - begin + shutdown.remaining / 2)
+                if asked > shutdown.remaining or shutdown.remaining < _LAST_CHANCE:
+                    return False
+            left = begin + wait - loop.time()
+            if left <= 0:
+                return True
+            await self._sleep(left)
+        return False
+
+    # ----------------------------------------------------------------------------------------------------------------
+
+    @property
+    def _started(self) -> Run:
+        if self._run is None:
+            msg = f"lane {self.name} was not started"
+            raise RuntimeError(msg)
+        return self._run
+
+    async def _main(self, run: Run) -> None:
+        delivery = Delivery(self.sink, self, run.shutdown.hold)
+        while not run.shutdown.over and not (run.routed and not len(self.backlog)):
+            try:
+                await self._step(run, delivery)
+            except Exception as error:  # noqa: BLE001 - no fault may end the lane; it is reported, and the records stay
+                self.failing("failing", error)
+                diagnostics.report(
+                    f"lane:{self.name}", f"lane {self.name} failed: {type(error).__name__}: {text_of(error)}"
+                )
+                await self._sleep(1.0)
+            finally:
+                self.backlog.land()
+        await delivery.close(min(self.sink.send_timeout, run.shutdown.remaining))
+        self._leave()
+
+    async def _step(self, run: Run, delivery: Delivery) -> None:
+        if not self.backlog.waiting:
+            await self._sleep(None)
+            return
+        await self._gather(run)
+        await self._render(run)
+        batch = await self._form(run)
+        if batch:
+            await delivery.deliver(batch)
+
+    def _leave(self) -> None:
+        """The deadline has passed or nothing is left: what is still here is lost, and counted."""
+        ledger = self.ledger
+        ledger.begin()
+        left = self.backlog.clear()
+        for record in left:
+            ledger.drop("shutdown", record.levelno)
+        ledger.state = "stopped"
+        ledger.end()
+        if left:
+            diagnostics.report(
+                f"shutdown:{self.name}",
+                f"{len(left)} record(s) for sink {self.name} were left when the deadline passed",
+            )
+        self._run = None
+
+    async def _sleep(self, seconds: float | None) -> None:
+        self._sleeper = asyncio.get_running_loop().create_future()
+        await self._started.shutdown.hold(self._sleeper, seconds)
+        self._sleeper = None
+
+    async def _gather(self, run: Run) -> None:
+        """Wait for more, as long as the sink allows."""
+        batching, backlog = self.sink.batching, self.backlog
+        until = asyncio.get_running_loop().time() + batching.max_wait
+        while len(backlog.waiting) < batching.max_records and not backlog.flushing and not run.shutdown.begun:
+            left = until - asyncio.get_running_loop().time()
+            if left <= 0:
+                return
+            await self._sleep(left)
+
+    async def _render(self, run: Run) -> None:
+        """Have the tracebacks of the next batch rendered, off the loop; rendered ones are shared with other lanes."""
+        waiting = islice(self.backlog.waiting, self.sink.batching.max_records)
+        unrendered = [record for record in waiting if record.exception is not None and record.exc_text is None]
+        if not unrendered:
+            return
+        task = asyncio.get_running_loop().create_task(run.renderer.run(_render_all, unrendered))
+        await run.shutdown.hold(task, _RENDER_TIMEOUT)
+        for record in unrendered:
+            if record.exc_text is None and record.exception is not None:
+                record.exc_text = record.exception.brief()
+        task.cancel()
+
+    async def _form(self, run: Run) -> Batch | None:
+        """The next batch: as many records as it may have, encoded where the sink wants them so."""
+        sink, backlog = self.sink, self.backlog
+        limits = sink.batching
+        # At most half of the buffer flies, so that an outage always leaves something old to evict.
+        max_records = min(limits.max_records, max(1, sink.buffer.max_records // 2))
+        encode = self._encoder() if sink.encodes else None
+        encoded: list[bytes] = []
+        size_bytes = 0
+
+        def step(deadline: float) -> bool:
+            nonlocal size_bytes
+            count, done = 0, True
+            for record in islice(backlog.waiting, max_records - len(backlog.flying)):
+                if count and time.perf_counter() >= deadline:
+                    done = False
+                    break
+                if record.exception is not None and record.exc_text is None:
+                    break
+                if encode is not None:
+                    data = encode(record)
+                    if encoded and size_bytes + len(data) > limits.max_bytes:
+                        break
+                    encoded.append(data)
+                    size_bytes += len(data)
+                count += 1
+            self.ledger.begin()
+            backlog.fly(count)
+            self.ledger.end()
+            return done
+
+        await run.work(step)
+        records = list(backlog.flying.values())
+        return Batch(records, sink, encoded if sink.encodes else None) if records else None
+
+    def _encoder(self) -> Callable[[Record], bytes]:
+        """How to encode a record for this sink: once, where several sinks would make the same bytes of it."""
+        sink = self.sink
+        key = sink.encoding_key()
+        if key is None or not any(lane.sink.encoding_key() == key for lane in self.siblings):
+            return lambda record: encode_safely(sink, record)
+
+        def shared(record: Record) -> bytes:
+            if record.encodings is None:
+                record.encodings = {}
+            data = record.encodings.get(key)
+            if data is None:
+                data = record.encodings[key] = encode_safely(sink, record)
+            return data
+
+        return shared
+
+
+def encode_safely(sink: Sink, record: Record) -> bytes:
+    """The record as the sink encodes it; where its formatter fails, as its default formatter does. Never raises."""
+    try:
+        return sink.encode(record)
+    except Exception as error:  # noqa: BLE001 - reported, and the record goes out in another form
+        diagnostics.report(
+            f"encode:{id(sink)}",
+            f"{sink!r} could not format a record of {record.name!r}: {type(error).__name__}: {text_of(error)}",
+        )
+    repaired = record.twin()
+    repaired.msg, repaired.args = message_of(record), ()
+    try:
+        return sink.encode(repaired)
+    except Exception:  # noqa: BLE001 - reported above
+        return sink.default_formatter().format(repaired).encode("utf-8", "backslashreplace")
+
+
+def _render_all(records: Sequence[Record]) -> None:
+    """Fill in `exc_text`, in the renderer's thread. Idempotent: two lanes may ask for the same."""
+    breather = Breather()
+    for record in records:
+        if record.exception is not None and record.exc_text is None:
+            try:
+                record.exc_text = record.exception.render()
+            except Exception:  # noqa: BLE001 - an odd exception class; the plain form says as much
+                record.exc_text = record.exception.brief()
+        breather()

@@ -1,0 +1,351 @@
+"""The listener: one task that takes records off the queue and routes each to the lanes of the sinks that want it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from asyncio import events
+from collections.abc import Awaitable, Callable, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import anyio
+
+from offloop import diagnostics
+from offloop.capture import Record, capture, restore, text_of
+from offloop.delivery import marked_context
+from offloop.errors import ConfigError, PipelineInUse
+from offloop.intake import Intake
+from offloop.lane import Lane, Run
+from offloop.ledger import Report, Stats
+from offloop.pacer import Pacer
+from offloop.policies import at_least
+from offloop.shutdown import Shutdown
+from offloop.sink import Sink
+from offloop.sinks import Destination, as_sink
+from offloop.worker import Worker
+
+__all__ = ["QueueListener"]
+
+_HAND = 256  # records taken from the queue at a time
+_LOOK = 16  # records routed between two looks at the clock
+_ROUNDS = 5  # how often a stop goes back for what was logged meanwhile
+
+Accept = Callable[[Record], Record | None]
+Wait = Callable[[asyncio.Future[None], float], Awaitable[bool]]
+
+
+class QueueListener:
+    """Takes records from an `asyncio.Queue` and has each delivered to the sinks whose level and filters it passes.
+
+    Each sink has a lane of its own: order is kept per sink, and one that hangs delays no other. Any number of `QueueHandler`s
+    may put records on the queue, from any thread. Use it as `async with listener:`, or call `start` and `stop`; it may be
+    started again after it was stopped, in another event loop too.
+    """
+
+    def __init__(
+        self,
+        queue: asyncio.Queue[Any],
+        *sinks: Destination,
+        respect_handler_level: bool = True,
+        shutdown_timeout: float = 5.0,
+    ) -> None:
+        """Prepare; nothing runs before `start`.
+
+        Args:
+            queue: The queue of the handlers.
+            sinks: `Sink`s, plain `logging.Handler`s (each works in a thread of its own), or callables, async or not, that take
+                a list of records (a sync one works in a thread of its own).
+            respect_handler_level: Whether a record below a sink's level is kept from it.
+            shutdown_timeout: Seconds that `stop` takes at most where it is not told otherwise.
+
+        Raises:
+            ConfigError: Not a queue, something that is no sink, or two sinks of one name.
+        """
+        if not isinstance(queue, asyncio.Queue):
+            msg = f"QueueListener: queue must be an asyncio.Queue, got {queue!r}"
+            raise ConfigError(msg)
+        at_least("QueueListener: ", "shutdown_timeout", shutdown_timeout, 0, "seconds")
+        self.queue = queue
+        self.sinks: tuple[Sink, ...] = tuple(map(as_sink, sinks))
+        self.respect_handler_level = respect_handler_level
+        self.shutdown_timeout = shutdown_timeout
+        self._intake = Intake.of(queue)
+        self._lanes = [Lane(sink, name) for sink, name in zip(self.sinks, _names(self.sinks), strict=True)]
+        for lane in self._lanes:
+            lane.siblings = [other for other in self._lanes if other is not lane]
+        self._renderer = Worker("offloop-tracebacks")
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._run: Run | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._complete = True
+        self._watchers: set[asyncio.Future[None]] = set()
+
+    # -- in and out --------------------------------------------------------------------------------------------------
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started and has not ended, in a loop that is still open."""
+        return (
+            self._task is not None and not self._task.done() and self._loop is not None and not self._loop.is_closed()
+        )
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether it is running in the event loop of the caller."""
+        return self.running and self._loop is events._get_running_loop()  # noqa: SLF001 - documented for frameworks
+
+    def start(self) -> None:
+        """Begin to listen in the running event loop.
+
+        Raises:
+            RuntimeError: No event loop runs in this thread.
+            PipelineInUse: It is running already, or another listener serves this queue.
+        """
+        loop = asyncio.get_running_loop()
+        if self.running:
+            where = "this" if self._loop is loop else "another"
+            msg = f"the listener is already running in {where} event loop: stop it there first"
+            raise PipelineInUse(msg)
+        if self._intake.served:
+            msg = "another listener serves this queue: stop it first, or give it more sinks"
+            raise PipelineInUse(msg)
+        self._loop = loop
+        self._run = run = Run(Pacer(), Shutdown(self.shutdown_timeout), self._renderer, self._progressed)
+        self._intake.attach(self._floor)
+        run.shutdown.tell(self._intake.wake)
+        tasks = [lane.start(run) for lane in self._lanes]
+        tasks.append(loop.create_task(self._route_on(run), name="offloop:route", context=marked_context()))
+        self._task = loop.create_task(self._main(run, tasks), name="offloop", context=marked_context())
+
+    async def stop(self, timeout: float | None = None) -> Report:
+        """Route what is queued, deliver what the lanes hold, close the sinks, all within one deadline.
+
+        What is left then is counted as dropped (`shutdown`); what is logged after it waits for the next start. A cancellation
+        does not end it before the deadline, a second one does; either is raised again at the end.
+
+        Args:
+            timeout: Seconds; None: `shutdown_timeout`. A sink that hangs costs the deadline and at most 0.1 s more.
+
+        Returns:
+            The counts at the end. Stopping what does not run returns at once.
+        """
+        started = time.monotonic()
+        task, run = self._task, self._run
+        if task is None or run is None or not self.running:
+            return self._report(started, complete=True)
+        self._check_loop("stop")
+        run.shutdown.begin(self.shutdown_timeout if timeout is None else timeout)
+        current = asyncio.current_task()
+        cancellations = current.cancelling() if current is not None else 0
+        cancelled: asyncio.CancelledError | None = None
+        with anyio.CancelScope(shield=True):
+            while not task.done():
+                try:
+                    await asyncio.wait((task,))
+                except asyncio.CancelledError as error:
+                    cancelled = error
+                    cancellations += 1
+                    if cancellations > 1:
+                        run.shutdown.begin(0.0)
+        if cancelled is not None:
+            raise cancelled
+        return self._report(started, complete=self._complete)
+
+    async def flush(self, timeout: float | None = None) -> Report:
+        """Wait until every record offered before the call is settled, or the deadline has passed.
+
+        It does not wait for `Batching.max_wait`, and does wait for the backoff of a sink that fails.
+
+        Args:
+            timeout: Seconds; None: `shutdown_timeout`.
+
+        Returns:
+            The counts, and in `complete` whether all was settled.
+        """
+        started = time.monotonic()
+        if not self.running:
+            return self._report(started, complete=not self._intake.pending)
+        self._check_loop("flush")
+        until = started + (self.shutdown_timeout if timeout is None else timeout)
+        complete = await self._settled(_plain_wait, lambda: until - time.monotonic())
+        return self._report(started, complete=complete)
+
+    def stats(self) -> Stats:
+        """A snapshot of the counts, from any thread, at any time."""
+        return Stats(self._intake.counts(), {lane.name: lane.counts() for lane in self._lanes})
+
+    async def __aenter__(self) -> Self:
+        self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    def __repr__(self) -> str:
+        state = "running" if self.running else "stopped"
+        return f"<{type(self).__name__} {state}, {len(self.sinks)} sinks, {self._intake.pending} waiting>"
+
+    # -- the task ----------------------------------------------------------------------------------------------------
+
+    async def _main(self, run: Run, tasks: Sequence[asyncio.Task[None]]) -> None:
+        """Wait for the shutdown, see that everything is settled, and let the tasks end."""
+        hold = run.shutdown.hold
+        await hold(run.shutdown.started)
+        for _ in range(_ROUNDS):
+            self._complete = await self._settled(hold, lambda: run.shutdown.remaining)
+            if not self._complete or not self._intake.pending:
+                break  # what is still logged after some rounds waits for the next start
+        run.routed = True
+        self._intake.wake()
+        for lane in self._lanes:
+            lane.wake()
+        for task in tasks:
+            await hold(task)
+        self._intake.detach()
+        self._renderer.close()
+        self._progressed()
+
+    async def _route_on(self, run: Run) -> None:
+        """Route what comes, until nothing more is to be routed."""
+        while not run.routed and not run.shutdown.over:
+            sleeper = self._intake.sleep()
+            if sleeper is not None:
+                await run.shutdown.hold(sleeper)
+                continue
+            try:
+                await run.work(self._route)
+            except Exception as error:  # noqa: BLE001 - no fault may end the listener; it is reported
+                diagnostics.report("listener", f"the listener failed: {type(error).__name__}: {text_of(error)}")
+
+    def _route(self, deadline: float) -> bool:
+        """Route a handful of records; True if there are no more."""
+        hand = self._intake.take(_HAND)
+        routes = self._routes()
+        count = 0
+        for item in hand:
+            record = restore(item)
+            for floor, accept, chunk in routes:
+                if record.levelno >= floor:
+                    if accept is None:
+                        chunk.append(record)
+                    elif (accepted := accept(record)) is not None:
+                        chunk.append(accepted)
+            count += 1
+            if not count % _LOOK and time.perf_counter() >= deadline:
+                break
+        for lane in self._lanes:
+            lane.commit(count)
+        self._intake.commit(count)
+        self._progressed()
+        return not self._intake.pending
+
+    def _routes(self) -> list[tuple[int, Accept | None, list[Record]]]:
+        """Level, filter and chunk of each lane, as they are now."""
+        alone = len(self._lanes) == 1
+        return [
+            (
+                lane.sink.level if self.respect_handler_level else logging.NOTSET,
+                _acceptance(lane.sink, alone=alone) if lane.sink.filters else None,
+                lane.chunk,
+            )
+            for lane in self._lanes
+        ]
+
+    def _floor(self) -> int:
+        """The lowest level any sink takes."""
+        if not self.respect_handler_level or not self.sinks:
+            return logging.NOTSET
+        return min(sink.level for sink in self.sinks)
+
+    # -- waiting -----------------------------------------------------------------------------------------------------
+
+    async def _settled(self, wait: Wait, left: Callable[[], float]) -> bool:
+        """Wait until all that was offered by now is settled; False if the time ran out."""
+        mark = self._intake.mark()
+        if not await self._until(lambda: self._intake.passed(mark), wait, left):
+            return False
+        barriers = [(lane, lane.barrier()) for lane in self._lanes]
+        try:
+            return await self._until(lambda: not any(barrier.ahead for _, barrier in barriers), wait, left)
+        finally:
+            for lane, barrier in barriers:
+                lane.backlog.forget(barrier)
+
+    async def _until(self, condition: Callable[[], bool], wait: Wait, left: Callable[[], float]) -> bool:
+        while not condition():
+            seconds = left()
+            if seconds <= 0 or not self.running:
+                return False
+            watcher = asyncio.get_running_loop().create_future()
+            self._watchers.add(watcher)
+            try:
+                await wait(watcher, seconds)
+            finally:
+                self._watchers.discard(watcher)
+        return True
+
+    def _progressed(self) -> None:
+        """Something was routed or settled."""
+        for watcher in self._watchers:
+            if not watcher.done():
+                watcher.set_result(None)
+
+    def _report(self, started: float, *, complete: bool) -> Report:
+        stats = self.stats()
+        return Report(stats.intake, stats.sinks, complete=complete, elapsed=time.monotonic() - started)
+
+    def _check_loop(self, what: str) -> None:
+        if asyncio.get_running_loop() is not self._loop:
+            msg = f"{what} was called in another event loop than the one the listener runs in"
+            raise PipelineInUse(msg)
+
+
+async def _plain_wait(future: asyncio.Future[None], seconds: float) -> bool:
+    done, _ = await asyncio.wait((future,), timeout=seconds)
+    return bool(done)
+
+
+def _acceptance(sink: Sink, *, alone: bool) -> Accept:
+    """The filters of a sink as a function that gives the record to deliver, None for none.
+
+    A filter may change the record it is given: where other sinks share it, it is given a copy.
+    """
+
+    def accept(record: Record) -> Record | None:
+        candidate = record if alone else record.twin()
+        try:
+            passed: object = sink.filter(candidate)
+        except Exception as error:  # noqa: BLE001 - reported; a record is rather delivered once too often
+            diagnostics.report(
+                f"filter:{id(sink)}", f"a filter of {sink!r} failed: {type(error).__name__}: {text_of(error)}"
+            )
+            return record
+        if isinstance(passed, logging.LogRecord):  # 3.12 and later: a filter may replace the record
+            return passed if isinstance(passed, Record) else restore(capture(passed))
+        return candidate if passed else None
+
+    return accept
+
+
+def _names(sinks: Sequence[Sink]) -> list[str]:
+    """A name for each sink: its own, or its class's, made unique by a number.
+
+    Raises:
+        ConfigError: Two sinks were given one name, or one sink was given twice.
+    """
+    names: list[str] = []
+    given = [sink.name for sink in sinks if sink.name]
+    for sink in sinks:
+        if given.count(sink.name or "") > 1 or sum(other is sink for other in sinks) > 1:
+            msg = f"two sinks have the name {sink.name or type(sink).__name__!r}: give each its own name="
+            raise ConfigError(msg)
+        name, number = sink.name or sink.default_name(), 1
+        while name in names or (not sink.name and name in given):
+            number += 1
+            name = f"{sink.default_name()}-{number}"
+        names.append(name)
+    return names

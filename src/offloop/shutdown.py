@@ -1,0 +1,94 @@
+"""The one deadline that a listener and its lanes share when they stop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["Shutdown"]
+
+_FOREVER = float("inf")
+_BEYOND = 0.02  # seconds past the deadline that a wait may last, so that what was cancelled can let go
+
+
+class Shutdown:
+    """Not begun, or begun with a deadline. Tasks wait through `hold`, which no cancellation ends early.
+
+    A lane never judges by how often it was cancelled: the first cancellation from outside (the end of `asyncio.run`, a
+    loop's clean-up) begins the shutdown, and from then on the deadline decides.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        """Not begun.
+
+        Args:
+            timeout: Seconds that a shutdown gets which a cancellation begins.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._timeout = timeout
+        self._changed: asyncio.Future[None] = self._loop.create_future()
+        self._told: list[Callable[[], None]] = []
+        self.started: asyncio.Future[None] = self._loop.create_future()
+        """Resolved when the shutdown begins."""
+        self.deadline: float | None = None
+        self.interrupted = False
+
+    def tell(self, callback: Callable[[], None]) -> None:
+        """Have the callback called when the shutdown begins or its deadline changes."""
+        self._told.append(callback)
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a deadline."""
+        return self.deadline is not None
+
+    @property
+    def over(self) -> bool:
+        """Whether the deadline has passed."""
+        return self.deadline is not None and self._loop.time() >= self.deadline
+
+    @property
+    def remaining(self) -> float:
+        """Seconds until the deadline, at least 0; infinite if there is none."""
+        return _FOREVER if self.deadline is None else max(0.0, self.deadline - self._loop.time())
+
+    def begin(self, timeout: float) -> None:
+        """Set the deadline so many seconds from now, unless an earlier one is set."""
+        deadline = self._loop.time() + timeout
+        if self.deadline is None or deadline < self.deadline:
+            self.deadline = deadline
+            if not self.started.done():
+                self.started.set_result(None)
+            self._changed.set_result(None)
+            self._changed = self._loop.create_future()
+            for callback in self._told:
+                callback()
+
+    def interrupt(self) -> None:
+        """A task of ours was cancelled from outside: begin, and let the task end as cancelled."""
+        self.interrupted = True
+        if self.deadline is None:
+            self.begin(self._timeout)
+
+    async def hold(self, future: asyncio.Future[Any], timeout: float | None = None) -> bool:
+        """Wait for the future, for at most so many seconds and not past the deadline; tells whether it is done.
+
+        The future is not cancelled. A deadline that is set while we wait counts.
+        """
+        started = self._loop.time()
+        end = _FOREVER if timeout is None else started + timeout
+        while not future.done():
+            limit = end if self.deadline is None else min(end, max(self.deadline, started + _BEYOND))
+            left = limit - self._loop.time()
+            if left <= 0:
+                return False
+            try:
+                await asyncio.wait(
+                    (future, self._changed),
+                    timeout=None if left == _FOREVER else left,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+            except asyncio.CancelledError:
+                self.interrupt()
+        return True

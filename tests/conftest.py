@@ -1,0 +1,34 @@
+"""Fixtures that every room's tests use."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def log() -> Iterator[logging.Logger]:
+    """A logger of its own, at DEBUG, that tells nobody else."""
+    logger = logging.getLogger(f"test.{next(_numbers)}")
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    yield logger
+    logger.handlers = []
+
+
+@pytest.fixture(autouse=True)
+def root_logger_as_found() -> Iterator[None]:
+    """A test that leaves its handlers on the root logger fails, and the next ones don't see them."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    left = [handler for handler in root.handlers if handler not in handlers]
+    # A new list: another thread may be walking the old one.
+    root.handlers = handlers
+    root.setLevel(level)
+    assert not left, f"left on the root logger: {left}"
