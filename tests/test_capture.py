@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import decimal
 import enum
 import json
@@ -12,6 +12,7 @@ import sys
 import types
 import uuid
 from contextvars import ContextVar
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -43,7 +44,7 @@ values = st.recursive(
 )
 
 
-def record_of(msg: object = "hello", args: object = (), **attributes: object) -> logging.LogRecord:
+def record_of(msg: object = "hello", args: Any = (), **attributes: Any) -> logging.LogRecord:
     """A record as a logger makes it."""
     record = logging.LogRecord("shop", logging.INFO, "shop.py", 7, msg, args, None, "buy")
     record.__dict__.update(attributes)
@@ -64,7 +65,7 @@ class Proxy:
     """Stands for a text, as long as there is one."""
 
     @property
-    def __class__(self) -> type:
+    def __class__(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         return str
 
     def __str__(self) -> str:
@@ -105,7 +106,7 @@ def test_list_changed_after_the_call_is_delivered_as_it_was() -> None:
 
 def test_immutable_arguments_wait() -> None:
     """Values that can't change are merged later, by the sink."""
-    day = datetime.datetime(2026, 11, 22, tzinfo=datetime.UTC)
+    day = dt.datetime(2026, 11, 22, tzinfo=dt.UTC)
     args = ("a", 1, 2.5, None, b"b", (1, ("x",)), day, uuid.UUID(int=1), decimal.Decimal(1), pathlib.Path("/x"))
     record = record_of("%s" * len(args), args)
     assert capture(record)["args"] is args
@@ -131,7 +132,7 @@ def test_proxy_is_rendered_in_the_caller() -> None:
 def test_message_that_is_no_text_is_rendered_now() -> None:
     """An object as the message gives its text; a dictionary stays one, as structlog needs it."""
     assert delivered(record_of(ValueError("odd"))).getMessage() == "odd"
-    event = {"event": "login", "tags": ["a"]}
+    event: dict[str, Any] = {"event": "login", "tags": ["a"]}
     record = delivered(record_of(event))
     event["tags"].append("b")
     assert record.msg == {"event": "login", "tags": ["a"]}

@@ -82,7 +82,7 @@ def test_report_does_not_wait_for_a_full_pipe(monkeypatch) -> None:
     """While nobody reads stderr, `report` returns, and `flush` keeps to its time."""
     diagnostics = Diagnostics()
     reading, writing = os.pipe()
-    with open(reading, "rb", 0) as reader, open(writing, "w", encoding="utf-8") as stream:
+    with os.fdopen(reading, "rb", 0) as reader, os.fdopen(writing, "w", encoding="utf-8") as stream:
         monkeypatch.setattr(sys, "stderr", stream)
         began = time.monotonic()
         for number in range(500):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+from typing import Any
 
 import pytest
 
@@ -51,7 +52,8 @@ def test_missing_extra_tells_what_to_install() -> None:
 def test_fields_of_failures() -> None:
     """When to come back, and which records."""
     record = logging.makeLogRecord({})
-    partial = PartialFailure("some", retry=[record], rejected=iter([record]), retry_after=2)
+    rejected: Any = iter([record])
+    partial = PartialFailure("some", retry=[record], rejected=rejected, retry_after=2)
     assert (partial.retry, partial.rejected, partial.retry_after) == ((record,), (record,), 2)
     assert TemporaryFailure(retry_after=1.5).retry_after == 1.5
     assert (TemporaryFailure().retry_after, PartialFailure().retry, PartialFailure().rejected) == (None, (), ())

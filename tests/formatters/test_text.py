@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import logging
 
 import pytest
@@ -29,7 +29,7 @@ def record_of(msg: object = "hello", *args: object, **extra: object) -> logging.
         ({"a": None, "b": True, "c": 1.5, "d": "", "e": "x"}, ' a=null b=true c=1.5 d="" e=x'),
         ({"a": 'say "hi"', "b": "x=y", "c": "a\\b", "d": "a\nb\x1b"}, r' a="say \"hi\"" b="x=y" c="a\\b" d="a\nb\x1b"'),
         ({"a": [1, 2], "b": {"k": "v"}}, r' a=[1,2] b="{\"k\":\"v\"}"'),
-        ({"at": datetime.date(2026, 1, 1), "odd": object}, ' at="2026-01-01" odd="<class \'object\'>"'),
+        ({"at": dt.date(2026, 1, 1), "odd": object}, ' at="2026-01-01" odd="<class \'object\'>"'),
         ({"a b=\n": 1, "": 2}, " a_b__=1 _=2"),
     ],
 )
@@ -63,7 +63,7 @@ def test_no_record_can_be_forged(message, name, value, key, multiline) -> None:
     assert first.startswith("2026-11-22T16:20:01.123456Z ERROR ")
     assert all(each.startswith("  ") for each in below)
     assert len(line.splitlines()) == len(below) + 1
-    assert not any(character < " " and character not in "\n\t" or "\x7f" <= character <= "\x9f" for character in line)
+    assert not any((character < " " and character not in "\n\t") or "\x7f" <= character <= "\x9f" for character in line)
 
 
 def test_message_with_several_lines() -> None:
