@@ -73,7 +73,7 @@ class Connection:
         """Whether it is of no more use: closed by us, or the peer has closed or reset it."""
         return self._lost is not None or _state(self._socket) != _ESTABLISHED
 
-    async def send_all(self, data: bytes, *, timeout: float) -> None:  # noqa: ASYNC109
+    async def send_all(self, data: bytes, *, timeout: float) -> None:
         """Hand all of the data to the peer.
 
         On Linux it returns when the peer's kernel has acknowledged every byte, elsewhere when the own kernel has taken
@@ -140,7 +140,7 @@ class Connection:
             self._reader.cancel()
             self._ending = self._loop.create_task(anyio.aclose_forcefully(self._raw))
 
-    async def aclose(self, timeout: float = _GOODBYE) -> None:  # noqa: ASYNC109
+    async def aclose(self, timeout: float = _GOODBYE) -> None:
         """Say goodbye and close. Idempotent; never raises for what the peer does.
 
         Args:

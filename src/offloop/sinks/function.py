@@ -17,8 +17,9 @@ __all__ = ["FunctionSink"]
 class FunctionSink(Sink):
     """Calls a function with a list of records, one batch at a time.
 
-    What the function raises means what it means for `Sink.send`. A function that is not async runs in a daemon thread of its
-    own; at `send_timeout` it is no longer waited for, but can't be interrupted, and the next call waits behind it.
+    What the function raises means what it means for `Sink.send`. A function that is not async runs in a daemon thread
+    of its own; at `send_timeout` it is no longer waited for, but can't be interrupted, and the next call waits behind
+    it.
     """
 
     encodes = False
@@ -37,7 +38,7 @@ class FunctionSink(Sink):
 
     def default_name(self) -> str:
         """The function's name."""
-        function = self.function.func if isinstance(self.function, partial) else self.function
+        function: object = cast("partial[object]", self.function).func if _is_partial(self.function) else self.function
         return getattr(function, "__name__", type(function).__name__)
 
     async def send(self, batch: Batch) -> None:
@@ -50,6 +51,10 @@ class FunctionSink(Sink):
     async def aclose(self) -> None:
         """Let the thread end, if there is one."""
         self._worker.close()
+
+
+def _is_partial(function: object) -> bool:
+    return isinstance(function, partial)
 
 
 def _is_async(function: Callable[..., Any]) -> bool:
