@@ -76,7 +76,7 @@ class Record(LogRecord):
         """A copy whose attributes can be changed without a change to this one."""
         record = Record.__new__(Record)
         record.__dict__ = self.__dict__.copy()
-        record._template = self._template
+        record._template = self._template  # noqa: SLF001 - ours
         record.exception = self.exception
         record.size_bytes = self.size_bytes
         record.encodings = None

@@ -1,8 +1,8 @@
 """Attempts: one batch to one sink, until the destination has it or it is known that it never will.
 
 Each `open` and `send` runs in a task of its own and is abandoned at its deadline, so that one which hangs or swallows
-cancellation costs the deadline and no more. What an attempt raised decides what comes next; nothing here counts records:
-the lane does, through `Settlement`.
+cancellation costs the deadline and no more. What an attempt raised decides what comes next; nothing here counts
+records: the lane does, through `Settlement`.
 """
 
 from __future__ import annotations
@@ -73,12 +73,12 @@ class Delivery:
         self._lone_rounds = 0
         self._abandoned: set[asyncio.Task[None]] = set()
 
-    async def deliver(self, batch: Batch) -> bool:
+    async def deliver(self, batch: Batch) -> bool:  # noqa: C901 - one case for each way a send can end
         """Send the batch, in order, again and again where that may help.
 
         Returns:
-            True once every record is settled; False if some are not: the deadline passed, or the sink chokes on everything
-            and the records left are to be tried again in a new batch, with others.
+            True once every record is settled; False if some are not: the deadline passed, or the sink chokes on
+            everything and the records left are to be tried again in a new batch, with others.
         """
         pieces = [batch]  # the next one last
         suspects: list[Batch] = []
@@ -97,9 +97,10 @@ class Delivery:
                 self._refuse(piece, error)
                 continue
             if isinstance(error, PartialFailure):
-                piece = self._took_some(piece, error)
-                if not piece:
+                rest = self._took_some(piece, error)
+                if rest is None:
                     continue
+                piece = rest
             elif not isinstance(error, (*_TEMPORARY, SinkFailure)):
                 if len(piece) > 1:
                     pieces.extend(self._halves(piece) if trusted else self._singles(piece))
@@ -218,15 +219,15 @@ class Delivery:
     def _singles(self, piece: Batch) -> list[Batch]:
         """The first few records one by one, then the rest.
 
-        Halving at once would try a sink with a wrong password twice for every record, and lose them all. So it is first shown
-        that the sink takes anything; in this order nothing overtakes.
+        Halving at once would try a sink with a wrong password twice for every record, and lose them all. So it is first
+        shown that the sink takes anything; in this order nothing overtakes.
         """
         count = min(self._canaries, len(piece))
         singles = [piece.part(index, index + 1) for index in reversed(range(count))]
         return [piece.part(count), *singles] if count < len(piece) else singles
 
     def _is_poison_alone(self, batch: Batch) -> bool:
-        """Whether a record that never had company is to blame: the sink worked before, and failed on it several times."""
+        """Whether a record without company is to blame: the sink worked before, and failed on it several times."""
         if len(batch) > 1 or not self._has_delivered:
             return False
         self._lone_rounds += 1

@@ -15,9 +15,9 @@ from offloop.backlog import Backlog, Barrier
 from offloop.capture import Record, message_of, text_of
 from offloop.delivery import Delivery, marked_context
 from offloop.ledger import Counts, Ledger
-from offloop.sink import Batch, Sink
 from offloop.pacer import Pacer
 from offloop.shutdown import Shutdown
+from offloop.sink import Batch, Sink
 from offloop.worker import Breather, Worker
 
 __all__ = ["Lane", "Run", "encode_safely"]
@@ -154,8 +154,8 @@ class Lane:
     async def back_off(self, seconds: float, asked: float) -> bool:
         """Wait before the next attempt; False if there will be none.
 
-        A shutdown that would end before it shortens the wait, so that a sink which comes back late gets its records; what
-        the destination asked for is kept.
+        A shutdown that would end before it shortens the wait, so that a sink which comes back late gets its records;
+        what the destination asked for is kept.
         """
         shutdown, loop = self._started.shutdown, asyncio.get_running_loop()
         begin = loop.time()

@@ -1,7 +1,7 @@
 """How much of the loop offloop takes: slices of half a millisecond, and at least as much rest after each.
 
-Routing and the encoding of all lanes share one pacer. Without the rest a heartbeat still looks fine, but a request of many
-awaits pays a slice at each of them.
+Routing and the encoding of all lanes share one pacer. Without the rest a heartbeat still looks fine, but a request of
+many awaits pays a slice at each of them.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ _SLICE = 0.0005  # seconds
 class Pacer:
     """Hands out turns, first come first served, to the tasks of one loop.
 
-    A turn is asked for with `turn`, taken with `begin`, and given back with `done`; several short turns share a slice. What
-    the application does between the asking and the taking is not counted.
+    A turn is asked for with `turn`, taken with `begin`, and given back with `done`; several short turns share a slice.
+    What the application does between the asking and the taking is not counted.
     """
 
     def __init__(self, slice_seconds: float = _SLICE) -> None:
@@ -34,7 +34,7 @@ class Pacer:
         self._timer: asyncio.TimerHandle | None = None
 
     def turn(self) -> asyncio.Future[None] | None:
-        """None if the turn is ours at once, else a future that resolves when it is; one no longer wanted goes to `forgo`."""
+        """None if the turn is ours at once, else a future that resolves when it is; unwanted, it goes to `forgo`."""
         if not self._busy and not self._waiting and self._timer is None:
             self._busy = True
             return None

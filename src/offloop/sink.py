@@ -158,7 +158,7 @@ class Sink(logging.Handler):
         return self.format(record).encode("utf-8", "backslashreplace")
 
     def encoding_key(self) -> Hashable | None:
-        """What decides how `encode` makes bytes of a record: sinks with equal keys share one encoding of it. None: not shared.
+        """What decides how `encode` makes bytes of a record: sinks with equal keys share one. None: not shared.
 
         The default is the formatter, unless `encode` is overridden; ours are equal when they are configured alike.
         """
