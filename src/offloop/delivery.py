@@ -67,7 +67,7 @@ class Delivery:
         self._hold = hold
         self._loop = asyncio.get_running_loop()
         self._opened = False
-        self._failures = 0
+        self.failures = 0
         self._canaries = 2
         self._has_delivered = False
         self._lone_rounds = 0
@@ -171,7 +171,7 @@ class Delivery:
             task.exception()  # retrieved: whatever it was, the batch went another way long ago
 
     def _took(self, piece: Batch) -> None:
-        self._failures = 0
+        self.failures = 0
         self._canaries = 2
         self._lone_rounds = 0
         self._has_delivered = True
@@ -183,7 +183,7 @@ class Delivery:
         turned = {id(record) for record in piece.filtered}
         taken = [r for r in piece if id(r) not in again and id(r) not in refused]
         if taken:
-            self._failures = 0
+            self.failures = 0
             self._has_delivered = True
             self._settlement.delivered(taken, [r for r in taken if id(r) in turned])
         rejected = [r for r in piece if id(r) in refused]
@@ -245,9 +245,9 @@ class Delivery:
         return await self._pause(error, "failing" if isinstance(error, SinkFailure) else "retrying")
 
     async def _pause(self, error: BaseException, state: str) -> bool:
-        self._failures += 1
+        self.failures += 1
         self._settlement.failing(state, error)
-        delay = self._sink.retry.delay(self._failures)
+        delay = self._sink.retry.delay(self.failures)
         asked = getattr(error, "retry_after", None) or 0.0
         diagnostics.report(
             f"{state}:{id(self._sink)}",

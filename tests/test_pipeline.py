@@ -1,0 +1,245 @@
+"""The front door."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from contextvars import ContextVar
+from typing import Any
+
+import pytest
+
+from offloop import ConfigError, Pipeline, PipelineInUse, QueueHandler
+from offloop.testing import FaultySink, MemorySink
+
+
+async def test_enter_attaches_and_leaving_detaches(log: logging.Logger) -> None:
+    """In between, what is logged is delivered."""
+    sink = MemorySink()
+    before = log.handlers
+    pipeline = Pipeline(sink, logger=log)
+    log.info("too early")
+    async with pipeline as entered:
+        assert entered is pipeline
+        assert [type(handler) for handler in log.handlers] == [QueueHandler]
+        log.info("hello")
+    assert log.handlers == []
+    assert log.handlers is not before
+    assert sink.messages == ["hello"]
+
+
+async def test_handlers_that_are_there_stay(log: logging.Logger) -> None:
+    """Attaching makes a new list, so that a thread that walks the old one misses nothing."""
+    other = logging.NullHandler()
+    log.handlers = before = [other]
+    async with Pipeline(MemorySink(), logger=log):
+        assert before == [other]
+        assert log.handlers[0] is other
+    assert log.handlers == [other]
+
+
+async def test_root_logger_is_the_default() -> None:
+    """Its level is set while the pipeline is entered, and restored."""
+    sink = MemorySink()
+    root = logging.getLogger()
+    before = root.level
+    async with Pipeline(sink, level="DEBUG"):
+        logging.getLogger("anything").debug("deep")
+    assert root.level == before
+    assert "deep" in sink.messages
+
+
+async def test_logger_by_name() -> None:
+    """A name will do."""
+    sink = MemorySink()
+    async with Pipeline(sink, logger="test.by_name", level=logging.INFO):
+        logging.getLogger("test.by_name.child").info("x")
+    assert sink.messages == ["x"]
+
+
+async def test_nested_entry_is_counted(log: logging.Logger) -> None:
+    """The last to leave stops it; one that leaves earlier has what it logged delivered."""
+    sink = MemorySink()
+    pipeline = Pipeline(sink, logger=log)
+    async with pipeline:
+        async with pipeline:
+            assert len(log.handlers) == 1
+            log.info("inner")
+        assert sink.messages == ["inner"]
+        assert len(log.handlers) == 1
+        log.info("outer")
+    assert sink.messages == ["inner", "outer"]
+    assert sink.closes == 1
+
+
+def test_pipeline_can_be_entered_again_in_another_loop(log: logging.Logger) -> None:
+    """Counts go on."""
+    sink = MemorySink()
+    pipeline = Pipeline(sink, logger=log)
+
+    async def use() -> None:
+        async with pipeline:
+            log.info("x")
+
+    asyncio.run(use())
+    asyncio.run(use())
+    assert pipeline.stats().intake.delivered == 2
+
+
+async def test_two_loops_at_once_are_refused(log: logging.Logger) -> None:
+    """With an error that says what to do."""
+    pipeline = Pipeline(MemorySink(), logger=log)
+    errors: list[BaseException] = []
+
+    def other() -> None:
+        async def use() -> None:
+            try:
+                pipeline.start()
+            except PipelineInUse as error:
+                errors.append(error)
+
+        asyncio.run(use())
+
+    async with pipeline:
+        await asyncio.to_thread(other)
+        log.info("still works")
+    assert "another event loop" in str(errors[0])
+    assert pipeline.stats().intake.delivered == 1
+
+
+async def test_called_with_an_application_it_is_a_lifespan(log: logging.Logger) -> None:
+    """It enters as None, for Starlette, and is an iterator of two steps, for aiohttp."""
+    sink = MemorySink()
+    pipeline = Pipeline(sink, logger=log)
+    async with pipeline(object()) as state:
+        assert state is None
+        log.info("lifespan")
+    steps = 0
+    async for nothing in pipeline(object()):
+        assert nothing is None
+        steps += 1
+        log.info("iterator")
+    assert steps == 1
+    assert sink.messages == ["lifespan", "iterator"]
+    assert not pipeline.listener.running
+
+
+async def test_handler_can_be_attached_elsewhere_before_the_start(log: logging.Logger) -> None:
+    """What is logged through it before the loop runs waits."""
+    sink = MemorySink()
+    pipeline = Pipeline(sink, logger="test.unused")
+    log.handlers = [pipeline.handler]
+    log.info("early")
+    async with pipeline:
+        pass
+    assert sink.messages == ["early"]
+
+
+async def test_queue_is_bounded_before_the_start(log: logging.Logger) -> None:
+    """What does not fit is counted."""
+    pipeline = Pipeline(MemorySink(), logger="test.unused", queue_size=2, overflow="drop_old")
+    log.handlers = [pipeline.handler]
+    for number in range(5):
+        log.info("%d", number)
+    stats = pipeline.stats()
+    assert (stats.intake.pending, stats.intake.lost) == (2, 3)
+    async with pipeline:
+        pass
+    assert pipeline.stats().balanced
+
+
+async def test_context_variables(log: logging.Logger) -> None:
+    """Named ones travel with each record."""
+    request: ContextVar[str] = ContextVar("request")
+    sink = MemorySink()
+    async with Pipeline(sink, logger=log, context=[request]):
+        request.set("r1")
+        log.info("x")
+    assert sink.records[0].request == "r1"  # type: ignore[attr-defined]
+
+
+async def test_another_task_may_leave(log: logging.Logger) -> None:
+    """Entry and exit need not be in one task, as with fixtures of test frameworks."""
+    sink = MemorySink()
+    pipeline = Pipeline(sink, logger=log)
+    await asyncio.create_task(pipeline.__aenter__())
+    log.info("x")
+    await asyncio.create_task(pipeline.__aexit__(None, None, None))
+    assert sink.messages == ["x"]
+
+
+async def test_cancelled_body_is_drained(log: logging.Logger) -> None:
+    """What was logged before the cancellation is delivered, then it is raised again."""
+    sink = FaultySink(0.05)
+
+    async def use() -> None:
+        async with Pipeline(sink, logger=log):
+            log.info("x")
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(use())
+    while not sink.attempts:
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert sink.messages == ["x"]
+
+
+async def test_anyio_scope_that_is_cancelled_does_not_cut_the_drain(log: logging.Logger) -> None:
+    """A cancelled task group waits for the delivery."""
+    import anyio  # noqa: PLC0415
+
+    sink = FaultySink(0.05)
+    with anyio.CancelScope() as scope:
+        async with Pipeline(sink, logger=log):
+            log.info("x")
+            scope.cancel()
+            await anyio.sleep_forever()
+    assert sink.messages == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"queue_size": 0}, "queue_size must be at least 1 record, got 0"),
+        ({"queue_size": True}, "queue_size must be at least 1 record, got True"),
+        ({"overflow": "block"}, "got 'block'"),
+        ({"logger": 7}, "must be a logging.Logger, its name or None, got 7"),
+        ({"level": "LOUD"}, "got 'LOUD'"),
+        ({"shutdown_timeout": -1}, "shutdown_timeout must be at least 0 seconds, got -1"),
+    ],
+)
+def test_bad_values_are_refused(options: dict[str, Any], message: str) -> None:
+    """Each error names the value and the limit."""
+    with pytest.raises(ConfigError, match=message):
+        Pipeline(MemorySink(), **options)
+
+
+async def test_repr_tells_state_logger_and_sinks(log: logging.Logger) -> None:
+    """For a debugger."""
+    pipeline = Pipeline(MemorySink(name="memory"), logger=log)
+    assert repr(pipeline) == f"<Pipeline stopped on logger {log.name!r} to memory>"
+    async with pipeline:
+        assert "running" in repr(pipeline)
+    assert pipeline.sinks[0].name == "memory"
+    assert repr(Pipeline(logger=log)).endswith("to no sink>")
+
+
+async def test_stats_before_during_and_after_from_any_thread(log: logging.Logger) -> None:
+    """A frozen snapshot each time."""
+    pipeline = Pipeline(MemorySink(), logger=log)
+    seen: list[int] = []
+
+    def read() -> None:
+        seen.append(pipeline.stats().intake.offered)
+
+    read()
+    async with pipeline:
+        log.info("x")
+        thread = threading.Thread(target=read)
+        thread.start()
+        thread.join()
+    read()
+    assert seen == [0, 1, 1]
