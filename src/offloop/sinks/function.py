@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, cast
 
-from offloop.capture import Record
 from offloop.sink import Batch, Sink
 from offloop.worker import Worker
 
@@ -24,7 +23,7 @@ class FunctionSink(Sink):
 
     encodes = False
 
-    def __init__(self, function: Callable[[list[Record]], Any], **options: Any) -> None:
+    def __init__(self, function: Callable[[list[Any]], Any], **options: Any) -> None:
         """Wrap the function.
 
         Args:
