@@ -7,6 +7,7 @@ Nothing here raises, whatever a `__str__` does.
 
 from __future__ import annotations
 
+import reprlib
 import sys
 from collections.abc import Mapping
 from contextvars import ContextVar
@@ -15,13 +16,30 @@ from typing import Any, cast
 
 from offloop.tracebacks import FrozenException, freeze
 
-__all__ = ["IMMUTABLE", "PLAIN_LENGTH", "Record", "Snapshot", "capture", "extras", "message_of", "restore", "text_of"]
+__all__ = [
+    "IMMUTABLE",
+    "PLAIN_LENGTH",
+    "Record",
+    "Snapshot",
+    "capture",
+    "extras",
+    "fixed",
+    "message_of",
+    "restore",
+    "scalar_of",
+    "text_of",
+]
 
 Snapshot = dict[str, Any]
 """What waits in the queue: a copy of a record's `__dict__`; under `_KEY` what a plain record has no place for."""
 
 _KEY = "\0offloop"
 _MAX_DEPTH = 8
+_MAX_CONTAINERS = 10_000
+_CONTAINERS = frozenset({dict, list, tuple, set, frozenset})
+
+_short = reprlib.Repr()
+_short.maxlevel, _short.maxstring, _short.maxother = 2, 200, 200
 
 _plain = LogRecord("", 0, "", 0, "", (), None)
 PLAIN_LENGTH = len(_plain.__dict__)
@@ -51,7 +69,7 @@ _FRAME_BYTES = 200
 
 
 class Record(LogRecord):
-    """A record on the sinks' side: everything the caller's had, plus what was frozen. Shared: don't change it.
+    """A record on the sinks' side: all the caller's had, plus what was frozen. Shared by reference: don't change it.
 
     Attributes:
         template: The message before its arguments were merged, where that was done in the caller; otherwise `msg`.
@@ -95,7 +113,7 @@ def capture(record: LogRecord, context: Mapping[str, ContextVar[Any]] | None = N
     exception = _fix_exception(snapshot)
     if len(snapshot) > PLAIN_LENGTH:
         for name in snapshot.keys() - STANDARD:
-            snapshot[name] = _fixed(snapshot[name])
+            snapshot[name] = fixed(snapshot[name])
     if context:
         _add_context(snapshot, context)
     if template is not None or exception is not None:
@@ -139,37 +157,44 @@ def text_of(value: object, render: Any = str) -> str:
     try:
         return str.__str__(render(value))
     except Exception as error:  # noqa: BLE001 - the text says so
-        return f"<{render.__name__}() of {type(value).__name__} failed: {type(error).__name__}>"
+        return f"<{getattr(render, '__name__', 'repr')}() of {type(value).__name__} failed: {type(error).__name__}>"
 
 
-def is_immutable(value: object) -> bool:
-    """Whether a value may wait: of an exact immutable type, or a tuple of such values."""
-    cls = value.__class__
+def is_immutable(value: object, depth: int = 0) -> bool:
+    """Whether a value may wait: of an exact immutable type, or a tuple of such values. Never raises."""
+    # Not `__class__`: a proxy (a request's user, a lazy text) gives that of what it stands for at this moment.
+    cls = type(value)
     if cls in IMMUTABLE:
         return True
     if cls is tuple:
-        return all(is_immutable(item) for item in cast("tuple[object, ...]", value))
-    if cls.__name__ in _LEARNED.get(cls.__module__, ()) and getattr(sys.modules[cls.__module__], cls.__name__) is cls:
-        IMMUTABLE.add(cls)
-        return True
-    return False
+        # Deeper ones are rendered: following them would end in a RecursionError.
+        return depth < _MAX_DEPTH and all(is_immutable(item, depth + 1) for item in cast("tuple[object, ...]", value))
+    module = cls.__module__
+    if type(module) is not str or cls.__name__ not in _LEARNED.get(module, ()):
+        return False
+    if getattr(sys.modules.get(module), cls.__name__, None) is not cls:
+        return False
+    IMMUTABLE.add(cls)
+    return True
 
 
 def _fix_message(record: LogRecord, snapshot: Snapshot) -> str | None:
     """Render the message now unless it may wait; gives the template of what was rendered."""
-    message, arguments = record.msg, record.args
-    if message.__class__ is str:
+    message, arguments = cast("object", record.msg), record.args
+    if type(message) is str:
         if not arguments or is_immutable(arguments):
             return None
-        if arguments.__class__ is dict and all(map(is_immutable, arguments.values())):  # type: ignore[union-attr]
-            snapshot["args"] = arguments.copy()  # type: ignore[union-attr]
-            return None
+        if type(arguments) is dict:
+            named = arguments.copy()
+            if all(is_immutable(key) and is_immutable(value) for key, value in named.items()):
+                snapshot["args"] = named
+                return None
         snapshot["msg"] = message_of(record)
         snapshot["args"] = ()
         return message
-    if not arguments and message.__class__ in {dict, list, tuple}:
+    if not arguments and type(message) in {dict, list, tuple}:
         # structlog hands its event dictionary over as `msg`: its formatter in a sink must find a dictionary.
-        snapshot["msg"] = _fixed(message)
+        snapshot["msg"] = fixed(message)
         return None
     snapshot["msg"] = message_of(record)
     snapshot["args"] = ()
@@ -178,7 +203,8 @@ def _fix_message(record: LogRecord, snapshot: Snapshot) -> str | None:
 
 def _fix_exception(snapshot: Snapshot) -> FrozenException | None:
     info = snapshot.get("exc_info")
-    if not info:
+    # An exception may be false, or refuse to say: it is not asked.
+    if not isinstance(info, BaseException) and not info:
         return None
     error = info[1] if isinstance(info, tuple) and len(info) == 3 else info  # noqa: PLR2004 - type, value, traceback
     snapshot["exc_info"] = None
@@ -194,41 +220,56 @@ def _add_context(snapshot: Snapshot, context: Mapping[str, ContextVar[Any]]) -> 
     for name, variable in context.items():
         value = variable.get(_KEY)
         if value is not _KEY:
-            snapshot.setdefault(name, _fixed(value))
+            snapshot.setdefault(name, fixed(value))
 
 
-def _fixed(value: object, depth: int = 0) -> object:
-    """A value that no later change reaches: plain containers are copied, other objects become their text."""
-    if value.__class__ in IMMUTABLE or is_immutable(value):
+def fixed(value: object, max_depth: int = _MAX_DEPTH) -> object:
+    """A value that no later change reaches: plain containers are copied, other objects become their text. Never raises.
+
+    What is more than `max_depth` containers down, a container within itself, and what comes after `_MAX_CONTAINERS` of
+    them is given as its `repr`, shortened: nodes that know their neighbours would be walked along every path there is.
+    """
+    return _fixed(value, (), max_depth, [_MAX_CONTAINERS])
+
+
+def _fixed(value: object, above: tuple[int, ...], max_depth: int, left: list[int]) -> object:
+    if is_immutable(value):
         return value
-    if depth >= _MAX_DEPTH:
-        return text_of(value, repr)
-    cls = value.__class__
+    cls = type(value)
+    if cls not in _CONTAINERS:
+        return scalar_of(value)
+    if len(above) >= max_depth or left[0] <= 0 or id(value) in above:
+        return text_of(value, _short.repr)
+    left[0] -= 1
     try:
-        if cls is dict:
-            items = cast("dict[object, object]", value).copy().items()
-            return {_key(key): _fixed(item, depth + 1) for key, item in items}
-        if cls is list or cls is tuple:
-            return cls([_fixed(item, depth + 1) for item in cast("list[object]", value)])
-        if cls is set or cls is frozenset:
-            return {_key(item) for item in cast("set[object]", value).copy()}
+        return _copied(value, (*above, id(value)), max_depth, left)
     except RuntimeError:
-        return text_of(value, repr)  # another thread was changing it
-    return _scalar(value)
+        return text_of(value, _short.repr)  # another thread was changing it
+
+
+def _copied(value: object, above: tuple[int, ...], max_depth: int, left: list[int]) -> object:
+    cls = type(value)
+    if cls is dict:
+        items = cast("dict[object, object]", value).copy().items()
+        return {_key(key): _fixed(item, above, max_depth, left) for key, item in items}
+    if cls is list or cls is tuple:
+        return cls([_fixed(item, above, max_depth, left) for item in cast("list[object]", value)])
+    return {_key(item) for item in cast("set[object]", value).copy()}
 
 
 def _key(value: object) -> object:
     return value if is_immutable(value) else text_of(value)
 
 
-def _scalar(value: object) -> object:
-    """Subclasses of plain values (an IntEnum, a Markup) as the plain value, anything else as text."""
-    if isinstance(value, str):
-        return str.__str__(value)
-    if isinstance(value, int):
-        return int.__add__(value, 0)
-    if isinstance(value, float):
-        return float.__add__(value, 0.0)
+def scalar_of(value: object) -> object:
+    """Subclasses of plain values (an IntEnum, a Markup) as the plain value, anything else as text. Never raises."""
+    mro = type(value).__mro__
+    if str in mro:
+        return str.__str__(cast("str", value))
+    if int in mro:
+        return int.__add__(cast("int", value), 0)
+    if float in mro:
+        return float.__add__(cast("float", value), 0.0)
     return text_of(value)
 
 

@@ -10,7 +10,7 @@ import logging
 import time
 import uuid
 from collections.abc import Hashable, Iterator, Sequence
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, Protocol, TypedDict, runtime_checkable
 
 from offloop import diagnostics
 from offloop.capture import Record
@@ -18,7 +18,7 @@ from offloop.errors import ConfigError
 from offloop.formatters.json import JSONFormatter
 from offloop.policies import Batching, Buffer, Retry, at_least
 
-__all__ = ["Batch", "Encoder", "Sink"]
+__all__ = ["Batch", "Encoder", "Sink", "SinkOptions"]
 
 
 @runtime_checkable
@@ -87,6 +87,18 @@ class Batch:
         """The records at these positions as a batch of their own."""
         encoded = None if self._encoded is None else [self._encoded[index] for index in indices]
         return Batch([self.records[index] for index in indices], self._sink, encoded)
+
+
+class SinkOptions(TypedDict, total=False):
+    """The keywords of every sink, for signatures: `def __init__(self, host: str, **sink: Unpack[SinkOptions])`."""
+
+    level: int | str
+    formatter: logging.Formatter | None
+    name: str | None
+    batching: Batching
+    retry: Retry
+    send_timeout: float
+    buffer: Buffer
 
 
 class Sink(logging.Handler):

@@ -1,32 +1,109 @@
-"""Records as JSON objects."""
+"""Records as JSON objects, one to a line."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
 
-import msgspec
-
-from offloop.capture import extras, message_of
+from offloop.capture import extras
+from offloop.errors import ConfigError
+from offloop.formatters.encoding import to_json
+from offloop.formatters.fields import FIELD_SETS, Fields, free_name
+from offloop.formatters.times import iso_time
+from offloop.policies import one_of
 
 __all__ = ["JSONFormatter"]
 
+Timestamp = Literal["iso", "epoch"]
+
 
 class JSONFormatter(logging.Formatter):
-    """One JSON object a record."""
+    """One JSON object a record: UTF-8, without a line break or a NUL, whatever the record holds. Never raises.
+
+    A field of the record is never replaced: an `extra` called like one of them, or like a static field, is written as
+    `extra.` and its name. A message that can't be rendered says so in its text. What JSON has no form for is written as
+    `offloop.formatters.encoding` says.
+
+    | | `plain` | `otel` | `ecs` |
+    | --- | --- | --- | --- |
+    | time | `time` | `timestamp` | `@timestamp` |
+    | level | `level` | `severity_text`, `severity_number` | `log.level` |
+    | logger | `logger` | `instrumentation_scope.name` | `log.logger` |
+    | message | `message` | `body` | `message` |
+    | place | `file`, `line`, `function` | `code.*` | `log.origin.*` |
+    | process, thread | `process`, `thread` | `process.pid`, `thread.*` | `process.*` |
+    | task, where there is one | `task` | `asyncio.task.name` | `asyncio.task.name` |
+    | exception | `exception` | `exception.*` | `error.*` |
+    | `stack_info` | `stack` | `code.stacktrace` | `error.stack_trace` |
+    | `extra` | beside these | in `attributes` | beside these |
+    | static | beside these | in `resource` | beside these |
+
+    With `otel`, place to stack are in `attributes`, and `trace_id`, `span_id` and `trace_flags` among the `extra` move
+    to the top; with `ecs` the first two become `trace.id` and `span.id`. `exception` is an object: `type`, `message`,
+    `notes`, `stacktrace`, `causes` (the chain, nearest first), `exceptions` (the members of a group).
+
+    Formatters with the same configuration are equal, and sinks that have equal ones share one encoding. A subclass is
+    equal only to itself unless it says otherwise.
+    """
+
+    def __init__(
+        self, *, fields: Fields = "plain", static: Mapping[str, Any] | None = None, timestamp: Timestamp = "iso"
+    ) -> None:
+        """Choose the names.
+
+        Args:
+            fields: `"plain"`, `"otel"` (OpenTelemetry) or `"ecs"` (Elastic Common Schema).
+            static: Fields of every record, such as the name of the service. Read once, now.
+            timestamp: `"iso"`: ISO 8601 in UTC with microseconds; `"epoch"`: seconds since 1970 as a number.
+
+        Raises:
+            ConfigError: A word that is not among the choices, or a static field called like one of the record's.
+        """
+        super().__init__()
+        one_of("JSONFormatter: ", "fields", fields, get_args(Fields))
+        one_of("JSONFormatter: ", "timestamp", timestamp, get_args(Timestamp))
+        names = FIELD_SETS[fields]
+        self._static = dict(static or {})
+        self._build = names.build
+        self._epoch = timestamp == "epoch"
+        self._reserved = names.reserved
+        if fields != "otel":  # there they have an object of their own
+            clash = sorted(names.reserved & self._static.keys())
+            if clash:
+                msg = f"JSONFormatter: static must not replace the record's own fields, got {', '.join(clash)}"
+                raise ConfigError(msg)
+            self._reserved |= self._static.keys()
+        self._configuration = (fields, timestamp, to_json(self._static) if static else b"")
 
     def encode(self, record: logging.LogRecord) -> bytes:
-        """The record as UTF-8 JSON."""
-        return msgspec.json.encode(
-            {
-                "time": record.created,
-                "level": record.levelname,
-                "logger": record.name,
-                "message": message_of(record),
-                **extras(record),
-            },
-            enc_hook=str,
-        )
+        """The record as UTF-8 JSON, without a line end."""
+        when = record.created if self._epoch else iso_time(record.created)
+        extra = extras(record)
+        if extra and not self._reserved.isdisjoint(extra):
+            extra = self._freed(extra)
+        try:
+            return to_json(self._build(record, when, extra, self._static))
+        except (AttributeError, KeyError):  # someone took attributes away
+            complete = logging.makeLogRecord(record.__dict__)
+            return to_json(self._build(complete, when, extra, self._static))
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as JSON text."""
+        """The record as JSON text; the same as `encode` gives."""
         return self.encode(record).decode()
+
+    def _freed(self, extra: dict[str, Any]) -> dict[str, Any]:
+        taken = self._reserved
+        return {free_name(name, taken, extra) if name in taken else name: value for name, value in extra.items()}
+
+    def __eq__(self, other: object) -> bool:
+        if type(self) is JSONFormatter and type(other) is JSONFormatter:
+            return self._configuration == other._configuration
+        return self is other
+
+    def __hash__(self) -> int:
+        return hash(self._configuration)
+
+    def __repr__(self) -> str:
+        fields, timestamp, _ = self._configuration
+        return f"<{type(self).__name__} {fields}, {timestamp} time, {len(self._static)} static fields>"

@@ -1,0 +1,251 @@
+"""One open connection: what is sent over it, who has taken it, and when the peer has gone.
+
+The kernel knows more than a stream says: which bytes the peer's kernel has acknowledged, and the connection's state at
+this moment. Here it is asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+import ssl
+import struct
+import sys
+from collections.abc import Iterator
+
+import anyio
+from anyio.abc import SocketStream
+from anyio.streams.tls import TLSAttribute, TLSStream
+
+from offloop.errors import SinkFailure
+from offloop.names import Endpoint
+
+if sys.platform == "linux":
+    import fcntl
+    import termios
+
+__all__ = ["Connection", "failure", "reason", "unacknowledged_bytes"]
+
+_GOODBYE = 0.5  # seconds for the peer to close its side
+_VERDICT = 0.25  # seconds for a TLS 1.3 server to say what it thinks of us
+_LONGEST_NAP = 0.02
+_TLS_CHUNK_BYTES = 128 * 1024  # 0.4 ms of encryption
+_READ_BYTES = 4096
+_REFUSALS = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED")  # in the names of TLS alerts
+_NO_LINGER = struct.pack("ii", 1, 0)
+_ESTABLISHED, _RESET = 1, 7  # TCP_ESTABLISHED and TCP_CLOSE, as the kernel counts its states
+
+
+class Connection:
+    """A connection that knows when its peer has gone; it belongs to the loop it was made in.
+
+    Made by `net.open_connection`. What the peer says is read in small pieces and thrown away, so that its end is seen as it comes.
+
+    Attributes:
+        endpoint: The peer.
+    """
+
+    def __init__(
+        self, endpoint: Endpoint, connected: socket.socket, raw: SocketStream, secured: TLSStream | None = None
+    ) -> None:
+        """Watch a connected stream.
+
+        Args:
+            endpoint: The peer.
+            connected: The socket below `raw`.
+            raw: The stream of bytes.
+            secured: The TLS stream above `raw`, if any.
+        """
+        self.endpoint = endpoint
+        self._socket = connected
+        self._raw = raw
+        self._secured = secured
+        self._acknowledging = False
+        self._lost: Exception | None = None
+        self._loop = asyncio.get_running_loop()
+        self._reader = self._loop.create_task(self._watch(), name=f"offloop-watch-{endpoint}")
+        self._ending: asyncio.Task[None] | None = None
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is of no more use: closed by us, or the peer has closed or reset it."""
+        return self._lost is not None or _state(self._socket) != _ESTABLISHED
+
+    async def send_all(self, data: bytes, *, timeout: float) -> None:  # noqa: ASYNC109
+        """Hand all of the data to the peer.
+
+        On Linux it returns when the peer's kernel has acknowledged every byte, elsewhere when the own kernel has taken
+        it. On any error and on cancellation the connection is aborted, and part of the data may have arrived.
+
+        Args:
+            data: The bytes.
+            timeout: Seconds to wait.
+
+        Raises:
+            TimeoutError: The peer did not take it in time.
+            SinkFailure: The peer refused our certificate.
+            OSError: The connection is broken, or the peer closed it before it had everything.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                await self._write(data)
+                await self._acknowledged()
+        except BaseException as error:
+            lost = self._lost
+            self.abort()
+            if isinstance(error, TimeoutError):
+                msg = f"{self.endpoint}: {len(data)} bytes were not taken within {timeout:g} s"
+                raise TimeoutError(msg) from error
+            if isinstance(error, anyio.BrokenResourceError | anyio.ClosedResourceError | OSError | EOFError):
+                raise failure(self.endpoint, lost or error) from error
+            raise
+        if self._lost is not None:
+            await anyio.aclose_forcefully(self._raw)
+
+    async def accepted(self) -> None:
+        """After a handshake of TLS 1.3: wait for the server's session ticket, or for its refusal.
+
+        There a client is through with the handshake before the server has looked at the client's certificate; what it
+        sends to a server that refuses it would be acknowledged by the kernel and read by nobody. Servers that issue no
+        tickets cost a quarter of a second, once a connection.
+
+        Raises:
+            SinkFailure: Our certificate was refused.
+            OSError: The connection was closed.
+        """
+        if self._secured is None:
+            return
+        tls = self._secured.extra(TLSAttribute.ssl_object)  # noqa: S610 - anyio's, not Django's
+        if tls.version() != "TLSv1.3":
+            return
+        deadline = self._loop.time() + _VERDICT
+        for nap in _naps():
+            if self._lost is not None:
+                raise failure(self.endpoint, self._lost, "closed after the TLS handshake: ")
+            if (tls.session is not None and tls.session.has_ticket) or self._loop.time() >= deadline:
+                return
+            await asyncio.sleep(nap)
+
+    def abort(self) -> None:
+        """Reset the connection at once; what was not sent is thrown away. Idempotent, and harmless in another loop."""
+        if self._lost is None:
+            self._lost = ConnectionAbortedError(errno.ECONNABORTED, "aborted")
+        with contextlib.suppress(OSError):  # it is closed already
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+        if self._loop.is_closed():
+            self._socket.close()
+        elif self._ending is None:
+            self._reader.cancel()
+            self._ending = self._loop.create_task(anyio.aclose_forcefully(self._raw))
+
+    async def aclose(self, timeout: float = _GOODBYE) -> None:  # noqa: ASYNC109
+        """Say goodbye and close. Idempotent; never raises for what the peer does.
+
+        Args:
+            timeout: Seconds for the peer to close its side as well; so it is known to have read everything.
+        """
+        if self._loop is not asyncio.get_running_loop():
+            self.abort()
+            return
+        try:
+            if self._lost is None:
+                self._lost = ConnectionAbortedError(errno.ECONNABORTED, "closed")
+                with contextlib.suppress(OSError, anyio.BrokenResourceError, anyio.EndOfStream):
+                    async with asyncio.timeout(timeout):
+                        await self._say_goodbye()
+        finally:
+            self._reader.cancel()
+            await anyio.aclose_forcefully(self._raw)
+
+    async def _say_goodbye(self) -> None:
+        if self._secured is None:
+            await self._raw.send_eof()
+            await asyncio.wait({self._reader})
+        else:
+            self._reader.cancel()
+            await asyncio.wait({self._reader})
+            await self._secured.unwrap()
+
+    async def _write(self, data: bytes) -> None:
+        if self._secured is None:
+            await self._raw.send(data)
+            return
+        for start in range(0, len(data), _TLS_CHUNK_BYTES):
+            await self._secured.send(data[start : start + _TLS_CHUNK_BYTES])
+
+    async def _acknowledged(self) -> None:
+        """Wait until nothing is left in the send queue; a reset means that what was in the peer's is lost too."""
+        self._acknowledging = True
+        try:
+            for nap in _naps():
+                if _state(self._socket) == _RESET:
+                    raise self._lost or ConnectionResetError(errno.ECONNRESET, "reset by the peer")
+                if not unacknowledged_bytes(self._socket):
+                    return
+                if self._lost is not None:
+                    raise self._lost
+                await asyncio.sleep(nap)
+        finally:
+            self._acknowledging = False
+
+    async def _watch(self) -> None:
+        """Read until there is an end. Cancelled by others (a loop that ends), it only ceases to look."""
+        stream = self._raw if self._secured is None else self._secured
+        lost: Exception
+        try:
+            while True:
+                await stream.receive(_READ_BYTES)
+        except anyio.EndOfStream:
+            lost = EOFError("closed by the peer")
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.BusyResourceError, OSError) as error:
+            lost = error
+        self._lost = self._lost or lost
+        # The peer may have acknowledged everything before it closed its side: the send that waits for that finds out.
+        if not (self._acknowledging and isinstance(lost, EOFError)):
+            await anyio.aclose_forcefully(self._raw)
+
+
+def unacknowledged_bytes(connected: socket.socket) -> int:
+    """How many bytes the peer's kernel has not acknowledged; 0 where the system can't tell."""
+    if sys.platform != "linux":
+        return 0
+    try:
+        return int(struct.unpack("i", fcntl.ioctl(connected, termios.TIOCOUTQ, bytes(4)))[0])
+    except (OSError, ValueError):  # it is closed
+        return 0
+
+
+def _state(connected: socket.socket) -> int:
+    """The kernel's view of the connection, which is newer than the loop's."""
+    if sys.platform != "linux":
+        return _ESTABLISHED
+    try:
+        return connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+    except OSError:  # it is closed
+        return _RESET
+
+
+def _naps() -> Iterator[float]:
+    """First only let others run: on a near network that is often enough; then longer and longer."""
+    yield 0.0
+    nap = 0.0005
+    while True:
+        yield nap
+        nap = min(nap * 2, _LONGEST_NAP)
+
+
+def failure(endpoint: Endpoint, error: Exception, what: str = "") -> Exception:
+    """What a broken connection means for those who used it."""
+    cause = error.__cause__ if isinstance(error, anyio.BrokenResourceError) else None
+    why = reason(cause or error)
+    refused = isinstance(error, ssl.SSLError) and any(word in (error.reason or "") for word in _REFUSALS)
+    if refused or isinstance(error, ssl.SSLCertVerificationError):
+        return SinkFailure(f"{endpoint}: {what}certificate not accepted: {why}")
+    return ConnectionResetError(errno.ECONNRESET, f"{endpoint}: {what}{why}")
+
+
+def reason(error: BaseException) -> str:
+    """Why, in the system's words, without the number."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -1,0 +1,215 @@
+"""What a record's fields are called: three vocabularies, each a function from a record to a dictionary.
+
+`plain` is this project's own. `otel`: the OpenTelemetry log data model with the semantic conventions for `code`,
+`thread` and `exception`, trace fields at the top level as its compatibility document for JSON says. `ecs`: the Elastic
+Common Schema as its logging libraries write it, dotted names, the first three in the order their specification asks for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from logging import LogRecord
+from typing import Any, Literal
+
+from offloop.capture import Record, message_of
+from offloop.tracebacks import FrozenException, freeze
+
+__all__ = ["FIELD_SETS", "FieldSet", "Fields", "failure_of", "free_name"]
+
+Fields = Literal["plain", "otel", "ecs"]
+
+_MAX_GROUPS = 8
+_MAX_CHAIN = 100
+
+
+@dataclass(frozen=True, slots=True)
+class FieldSet:
+    """One vocabulary.
+
+    Attributes:
+        build: Record, its time, what the caller gave as `extra` (with free names) and the static fields, as one object.
+        reserved: Names that no `extra` may take.
+    """
+
+    build: Callable[[LogRecord, object, dict[str, Any], Mapping[str, Any]], dict[str, Any]]
+    reserved: frozenset[str]
+
+
+def free_name(name: str, taken: frozenset[str], extra: Mapping[str, Any]) -> str:
+    """The name under which an `extra` is written that is called like a standard field: `extra.` and its own."""
+    while name in taken or name in extra:
+        name = f"extra.{name}"
+    return name
+
+
+def failure_of(record: LogRecord) -> tuple[FrozenException | None, str] | None:
+    """The record's exception and its traceback's text; None if it has neither.
+
+    A `Record` has its text by the time a sink sees it. A live `exc_info` of a record from elsewhere is rendered here.
+    """
+    frozen = record.exception if isinstance(record, Record) else None
+    text, info = record.exc_text, record.exc_info
+    if frozen is None and info:
+        error = info[1] if isinstance(info, tuple) else info
+        frozen = freeze(error) if isinstance(error, BaseException) else None
+    if frozen is None:
+        return (None, text) if text else None
+    return frozen, text or frozen.render()
+
+
+def _plain(record: LogRecord, when: object, extra: dict[str, Any], static: Mapping[str, Any]) -> dict[str, Any]:
+    values = record.__dict__
+    fields: dict[str, Any] = {
+        "time": when,
+        "level": values["levelname"],
+        "logger": values["name"],
+        "message": message_of(record),
+        "file": values["pathname"],
+        "line": values["lineno"],
+        "function": values["funcName"],
+        "process": values["process"],
+        "thread": values["threadName"],
+    }
+    task = values.get("taskName")
+    if task is not None:
+        fields["task"] = task
+    failure = failure_of(record)
+    if failure is not None:
+        frozen, text = failure
+        fields["exception"] = {**(_described(frozen) if frozen is not None else {}), "stacktrace": text}
+    if values["stack_info"]:
+        fields["stack"] = values["stack_info"]
+    if static:
+        fields.update(static)
+    if extra:
+        fields.update(extra)
+    return fields
+
+
+def _described(frozen: FrozenException, depth: int = 0) -> dict[str, Any]:
+    """Type, message, notes; the chain as a flat list, nearest first; a group's members."""
+    described = _named(frozen)
+    causes: list[dict[str, Any]] = []
+    link = frozen.cause or frozen.context
+    while link is not None and len(causes) < _MAX_CHAIN:
+        causes.append(_named(link))
+        link = link.cause or link.context
+    if causes:
+        described["causes"] = causes
+    if frozen.exceptions is not None and depth < _MAX_GROUPS:
+        described["exceptions"] = [_described(member, depth + 1) for member in frozen.exceptions]
+    return described
+
+
+def _named(frozen: FrozenException) -> dict[str, Any]:
+    named: dict[str, Any] = {"type": frozen.type_name, "message": frozen.message}
+    if frozen.notes:
+        named["notes"] = frozen.notes
+    return named
+
+
+def _otel(record: LogRecord, when: object, extra: dict[str, Any], static: Mapping[str, Any]) -> dict[str, Any]:
+    values = record.__dict__
+    attributes: dict[str, Any] = {
+        "code.file.path": values["pathname"],
+        "code.line.number": values["lineno"],
+        "code.function.name": values["funcName"],
+        "process.pid": values["process"],
+        "thread.id": values["thread"],
+        "thread.name": values["threadName"],
+    }
+    fields: dict[str, Any] = {
+        "timestamp": when,
+        "severity_text": values["levelname"],
+        "severity_number": _severity(values["levelno"]),
+        "body": message_of(record),
+        "instrumentation_scope": {"name": values["name"]},
+        "attributes": attributes,
+    }
+    task = values.get("taskName")
+    if task is not None:
+        attributes["asyncio.task.name"] = task
+    failure = failure_of(record)
+    if failure is not None:
+        attributes.update(_error(failure, "exception.type", "exception.message", "exception.stacktrace"))
+    if values["stack_info"]:
+        attributes["code.stacktrace"] = values["stack_info"]
+    if static:
+        fields["resource"] = static
+    if extra:
+        for name in ("trace_id", "span_id", "trace_flags"):
+            if name in extra:
+                fields[name] = extra.pop(name)
+        attributes.update(extra)
+    return fields
+
+
+def _severity(levelno: object) -> int:
+    """`SeverityNumber`: DEBUG 5, INFO 9, WARN 13, ERROR 17, FATAL 21; between them the numbers between; 0 unknown."""
+    if not isinstance(levelno, int) or levelno <= 0:
+        return 0
+    tens, rest = divmod(min(levelno, 53), 10)
+    return 1 + 4 * tens + min(rest, 3) if tens else 1
+
+
+def _ecs(record: LogRecord, when: object, extra: dict[str, Any], static: Mapping[str, Any]) -> dict[str, Any]:
+    values = record.__dict__
+    level = values["levelname"]
+    fields: dict[str, Any] = {
+        "@timestamp": when,
+        "log.level": level.lower() if isinstance(level, str) else level,
+        "message": message_of(record),
+        "ecs.version": "8.11.0",
+        "log.logger": values["name"],
+        "log.origin.file.name": values["filename"],
+        "log.origin.file.line": values["lineno"],
+        "log.origin.function": values["funcName"],
+        "process.pid": values["process"],
+        "process.thread.id": values["thread"],
+        "process.thread.name": values["threadName"],
+    }
+    task = values.get("taskName")
+    if task is not None:
+        fields["asyncio.task.name"] = task
+    failure = failure_of(record)
+    if failure is not None:
+        fields.update(_error(failure, "error.type", "error.message", "error.stack_trace"))
+    if values["stack_info"]:
+        # ECS has one place for both; the standard formatter writes them in this order too.
+        stacks = (fields.get("error.stack_trace"), values["stack_info"])
+        fields["error.stack_trace"] = "\n".join(str(stack) for stack in stacks if stack)
+    if static:
+        fields.update(static)
+    if extra:
+        for name, official in (("trace_id", "trace.id"), ("span_id", "span.id")):
+            if name in extra and official not in extra:
+                fields[official] = extra.pop(name)
+        fields.update(extra)
+    return fields
+
+
+def _error(failure: tuple[FrozenException | None, str], kind: str, message: str, stack: str) -> dict[str, str]:
+    frozen, text = failure
+    if frozen is None:
+        return {stack: text}
+    return {kind: frozen.type_name, message: frozen.message, stack: text}
+
+
+_PLAIN = "time level logger message file line function process thread task exception stack"
+_OTEL = (
+    "code.file.path code.line.number code.function.name code.stacktrace process.pid thread.id thread.name "
+    "asyncio.task.name exception.type exception.message exception.stacktrace"
+)
+# With the bare prefixes: an index that has `error.type` refuses a document whose `error` is a text.
+_ECS = (
+    "@timestamp log.level message ecs.version log.logger log.origin log.origin.file log.origin.file.name "
+    "log.origin.file.line log.origin.function process.pid process.thread process.thread.id process.thread.name "
+    "asyncio.task asyncio.task.name error.type error.message error.stack_trace log process error ecs asyncio"
+)
+
+FIELD_SETS: Mapping[str, FieldSet] = {
+    "plain": FieldSet(_plain, frozenset(_PLAIN.split())),
+    "otel": FieldSet(_otel, frozenset(_OTEL.split())),
+    "ecs": FieldSet(_ecs, frozenset(_ECS.split())),
+}

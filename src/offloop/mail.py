@@ -1,0 +1,390 @@
+"""A batch of records as one mail that a person can read: text, HTML, and headers that nothing logged can forge.
+
+Pure: the same batch gives the same bytes in every attempt. Nothing here asks the network, not even for a host name.
+Whole mails are built without `email.message`: its folding and flattening keep the interpreter for milliseconds, and
+some of its versions decode an encoded word in a value into a header of its own.
+
+Formats: RFC 5322 (message), RFC 2045 to 2047 (MIME), RFC 3834 (Auto-Submitted).
+"""
+
+from __future__ import annotations
+
+import binascii
+import copy
+import html
+import logging
+import re
+import string
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import format_datetime
+
+from offloop.capture import Record, message_of
+from offloop.errors import ConfigError
+
+__all__ = ["DEFAULT_SUBJECT", "Letter", "Mailbox", "Subject", "compose"]
+
+DEFAULT_SUBJECT = "[{host}] {level}: {message}{more}"
+
+_MAX_SUBJECT = 200  # characters
+_LINE = 66  # of a header, in characters
+_WORD_BYTES = 39  # of UTF-8 in an encoded word: a line with one has at most 76 characters (RFC 2047, section 2)
+_SLICE = 512  # characters worked on at a time: some microseconds
+_NOTES = 2_048  # bytes kept free for saying what was left out
+_SHARES = 4  # one record among several takes at most such a part of a mail
+
+_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9_-]*[A-Za-z0-9])?"
+_ADDRESS = re.compile(rf"{_ATOM}(?:\.{_ATOM})*@(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Za-z:.]+\])")
+_NAMED = re.compile(r"(?P<name>[^<>]*)<(?P<address>[^<>]*)>")
+
+# Controls, line and paragraph separators, and the marks that turn the direction of what follows: all of them can make a
+# line look like what it is not. The first pattern leaves tab and newline, which a traceback has.
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_BLANK = re.compile("[\x00-\x20\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]+")
+
+_COLOURS = ((logging.ERROR, "#d64545"), (logging.WARNING, "#c98a00"), (logging.INFO, "#3f7fbf"), (0, "#8a8a8a"))
+# No colour of text or ground is set, so that a dark mail program stays dark.
+_HTML_HEAD = (
+    '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
+    '<meta name="viewport" content="width=device-width,initial-scale=1">\n'
+    '<meta name="color-scheme" content="light dark"></head>\n'
+    '<body style="margin:0 auto;max-width:64em;padding:8px;font:15px/1.4 system-ui,sans-serif">\n'
+)
+_HTML_RECORD = (
+    '<pre style="margin:0 0 8px;padding:4px 8px;border-left:4px solid {colour};'
+    'white-space:pre-wrap;overflow-wrap:anywhere;font:13px/1.4 ui-monospace,monospace">'
+)
+_HTML_TAIL = "</body></html>\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Mailbox:
+    """Somebody's address, and what a header shows of it.
+
+    Attributes:
+        address: As it stands in the envelope, ASCII.
+        header: As it stands in a header, encoded.
+    """
+
+    address: str
+    header: str
+
+    @classmethod
+    def parse(cls, owner: str, name: str, value: object) -> Mailbox:
+        """Take `someone@example.org` or `Some One <someone@example.org>`; a domain may be an international one.
+
+        Raises:
+            ConfigError: It is no such address, or a control character is in it.
+        """
+        text = value.strip() if isinstance(value, str) else ""
+        named = _NAMED.fullmatch(text)
+        shown, address = (named["name"].strip().strip('"'), named["address"]) if named else ("", text)
+        address = _ascii_domain(address)
+        if not _ADDRESS.fullmatch(address) or _UNSAFE.search(str(value)) or "\n" in str(value):
+            msg = f"{owner}{name}: expected an address like ops@example.org or Ops <ops@example.org>, got {value!r}"
+            raise ConfigError(msg)
+        return cls(address, f"{_phrase(shown)} <{address}>" if shown else address)
+
+    @property
+    def domain(self) -> str:
+        """What stands behind the @."""
+        return self.address.rpartition("@")[2]
+
+
+class Subject:
+    """A template for the subject line, checked when it is made."""
+
+    FIELDS = ("level", "logger", "message", "count", "more", "host")
+
+    def __init__(self, owner: str, template: str = DEFAULT_SUBJECT) -> None:
+        """Check the template.
+
+        Args:
+            owner: What an error's message begins with.
+            template: As for `str.format`, with the fields above and nothing else.
+
+        Raises:
+            ConfigError: It can't be filled in.
+        """
+        self.template = template
+        try:
+            for _, name, spec, conversion in string.Formatter().parse(template):
+                if name is not None and (name not in self.FIELDS or conversion or "{" in (spec or "")):
+                    raise ValueError(name)  # noqa: TRY301 - as format itself does with what it can't fill in
+            template.format(level="", logger="", message="", count=1, more="", host="")
+        except (ValueError, TypeError, AttributeError) as error:
+            fields = ", ".join(f"{{{name}}}" for name in self.FIELDS)
+            msg = f"{owner}subject: expected text with any of {fields}, got {template!r}"
+            raise ConfigError(msg) from error
+
+    def render(self, records: Sequence[Record], host: str) -> str:
+        """One printable line of at most 200 characters, about the first of the most severe records."""
+        worst = max(records, key=lambda record: record.levelno)
+        more = len(records) - 1
+        line = self.template.format(
+            level=_one_line(worst.levelname),
+            logger=_one_line(worst.name),
+            message=_one_line(_first_line(message_of(worst)), _MAX_SUBJECT // 2),
+            count=len(records),
+            more=f" (and {more:,} more)" if more else "",
+            host=host,
+        )
+        return _one_line(line, _MAX_SUBJECT)
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """What all mails of a sink have in common.
+
+    Attributes:
+        sender: Whom they come from.
+        to: Whom they go to.
+        subject: The template of the subject.
+        host: What the mails call this machine.
+        html: Whether there is an HTML part beside the text.
+    """
+
+    sender: Mailbox
+    to: tuple[Mailbox, ...]
+    subject: Subject
+    host: str
+    html: bool
+
+
+@dataclass(slots=True)
+class _Draft:
+    """The two bodies under construction, in quoted-printable, with the bytes they have."""
+
+    html: bool
+    breathe: Callable[[], object]
+    texts: list[bytes] = field(default_factory=list)
+    htmls: list[bytes] = field(default_factory=list)
+    size: int = 0
+
+    def add(self, text: str, markup: str) -> None:
+        """Put a piece at the end of each."""
+        self.texts.append(_quoted(text))
+        self.size += len(self.texts[-1])
+        if self.html:
+            self.htmls.append(_quoted(markup))
+            self.size += len(self.htmls[-1])
+        self.breathe()
+
+    def note(self, text: str) -> None:
+        """Put a paragraph of our own at the end."""
+        self.add(f"{text}\n\n", f"<p>{html.escape(text)}</p>\n")
+
+    def mark(self) -> tuple[int, int, int]:
+        """Where to go back to."""
+        return len(self.texts), len(self.htmls), self.size
+
+    def back(self, mark: tuple[int, int, int]) -> None:
+        """Undo what was added since."""
+        texts, htmls, self.size = mark
+        del self.texts[texts:], self.htmls[htmls:]
+
+
+def compose(
+    letter: Letter,
+    records: Sequence[Record],
+    *,
+    key: str,
+    created: float,
+    formatter: logging.Formatter,
+    max_bytes: int,
+    breathe: Callable[[], object] = bool,
+) -> bytes:
+    """One mail with CRLF line ends, of ASCII, in lines that any server takes.
+
+    What does not fit is left out from the end, and the mail says how much that is.
+
+    Args:
+        letter: Sender, recipients, subject.
+        records: 1 or more, oldest first. They are not changed: a formatter gets copies.
+        key: Identity of the batch, for the Message-ID.
+        created: Time of the batch, in seconds since the epoch.
+        formatter: Gives each record's text; where it fails the mail has the message and says so.
+        max_bytes: Size the mail does not exceed, as long as it is room for the headers.
+        breathe: Called between pieces of work.
+    """
+    boundary = f"=_{key}"  # quoted-printable has no "=_", so that no record can end a part
+    headers = _headers(letter, records, key, created)
+    room = max_bytes - len(headers) - len(_assemble([], [], boundary, html_part=letter.html)) - _NOTES
+    draft = _Draft(letter.html, breathe)
+    draft.add("", _HTML_HEAD)
+    draft.note(_summary(records, letter.host))
+    _add_records(draft, records, formatter, room)
+    draft.add("", _HTML_TAIL)
+    return headers + _assemble(draft.texts, draft.htmls, boundary, html_part=letter.html)
+
+
+def _headers(letter: Letter, records: Sequence[Record], key: str, created: float) -> bytes:
+    moment = datetime.fromtimestamp(int(created), UTC)
+    lines = [
+        f"From: {letter.sender.header}",
+        "To: " + ",\r\n ".join(mailbox.header for mailbox in letter.to),
+        f"Subject: {_encoded(letter.subject.render(records, letter.host))}",
+        f"Date: {format_datetime(moment)}",
+        f"Message-ID: <{key}@{letter.sender.domain}>",
+        # RFC 3834, section 5: nobody's out-of-office program is to answer. Exchange wants a word of its own.
+        "Auto-Submitted: auto-generated",
+        "X-Auto-Response-Suppress: OOF, AutoReply",
+        "MIME-Version: 1.0",
+    ]
+    return "".join(f"{line}\r\n" for line in lines).encode("ascii")
+
+
+def _assemble(texts: list[bytes], htmls: list[bytes], boundary: str, *, html_part: bool) -> bytes:
+    plain = _part("plain", texts)
+    if not html_part:
+        return plain
+    start = f"--{boundary}\r\n".encode()
+    head = f'Content-Type: multipart/alternative;\r\n boundary="{boundary}"\r\n\r\n'.encode()
+    return b"".join((head, start, plain, start, _part("html", htmls), f"--{boundary}--\r\n".encode()))
+
+
+def _part(subtype: str, pieces: list[bytes]) -> bytes:
+    head = f"Content-Type: text/{subtype}; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n"
+    return b"".join((head.encode(), *pieces, b"\r\n"))
+
+
+def _add_records(draft: _Draft, records: Sequence[Record], formatter: logging.Formatter, room: int) -> None:
+    share = (room - draft.size) // (_SHARES if len(records) > 1 else 1)
+    left: list[Record] = []
+    left_bytes = 0
+    for record in records:
+        text = _formatted(record, formatter)
+        if left or not _add_record(draft, record, text, share, room):
+            left.append(record)
+            left_bytes += len(text.encode("utf-8", "backslashreplace"))
+        draft.breathe()
+    if left:
+        # What fits no more is left out to the last: a gap in the middle would read as if nothing had happened there.
+        draft.note(f"{_count(len(left))} left out here, the mail is full: {_levels(left)}; {left_bytes:,} bytes")
+
+
+def _add_record(draft: _Draft, record: Record, text: str, share: int, room: int) -> bool:
+    """Put a record at the end, cut where it exceeds its share. False, and nothing added, if there is no such room."""
+    before = draft.mark()
+    full = min(room, draft.size + share)
+    may_cut = draft.size + share <= room
+    colour = next(colour for level, colour in _COLOURS if record.levelno >= level or level == 0)
+    draft.add("", _HTML_RECORD.format(colour=colour))
+    done = 0
+    for piece, characters in _slices(text):
+        mark = draft.mark()
+        # Only a record's first line begins at the margin: a line break in a message makes no second record.
+        draft.add(piece.replace("\n", "\n    "), html.escape(piece, quote=False))
+        if draft.size > full:
+            draft.back(mark)
+            break
+        done += characters
+    left = len(text) - done
+    if left and not (done and may_cut):
+        draft.back(before)
+        return False
+    cut = f"\n[{left:,} characters of this record left out here]" if left else ""
+    draft.add(f"{cut}\n", f"{cut}</pre>\n")
+    return True
+
+
+def _slices(text: str) -> Iterator[tuple[str, int]]:
+    for start in range(0, len(text), _SLICE):
+        piece = text[start : start + _SLICE]
+        yield _UNSAFE.sub(_visible, piece), len(piece)
+
+
+def _formatted(record: Record, formatter: logging.Formatter) -> str:
+    # A copy: formatters write into records (asctime in their own format), and other sinks' threads have this one too.
+    try:
+        text = formatter.format(copy.copy(record))
+    except Exception as error:  # noqa: BLE001 - the mail says so
+        text = f"{record.levelname} {record.name}: {message_of(record)} [not formatted: {type(error).__name__}]"
+    return text.replace("\r\n", "\n").rstrip("\n")
+
+
+def _summary(records: Sequence[Record], host: str) -> str:
+    first, last = (
+        datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%d %H:%M:%S")
+        for record in (records[0], records[-1])
+    )
+    return f"{_count(len(records))} from {host}, {first} to {last} UTC: {_levels(records)}"
+
+
+def _count(number: int) -> str:
+    return "1 record" if number == 1 else f"{number:,} records"
+
+
+def _levels(records: Sequence[Record]) -> str:
+    counts = Counter((-record.levelno, _one_line(record.levelname)) for record in records)
+    return _one_line(", ".join(f"{count:,} {name}" for (_, name), count in sorted(counts.items())))
+
+
+def _quoted(text: str) -> bytes:
+    """Text as quoted-printable that the next piece can be put behind."""
+    encoded = binascii.b2a_qp(text.encode("utf-8", "backslashreplace"), istext=True)
+    if encoded and not encoded.endswith(b"\n"):
+        encoded += b"=\n"
+    return encoded.replace(b"\n", b"\r\n")
+
+
+def _visible(match: re.Match[str]) -> str:
+    return match.group().encode("unicode_escape").decode("ascii")
+
+
+def _first_line(text: str) -> str:
+    return next((line for line in text.splitlines() if line.strip()), "")
+
+
+def _one_line(text: str, limit: int = 100) -> str:
+    # Cut first: a message may have megabytes.
+    text = _UNSAFE.sub(_visible, _BLANK.sub(" ", text[: limit * 4])).strip()
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def _encoded(text: str) -> str:
+    """Give a header's value: ASCII folded between words, anything else as encoded words."""
+    if text.isascii() and "=?" not in text and max(map(len, text.split(" "))) < _LINE:
+        return _folded(text)
+    words: list[str] = []
+    chunk = b""
+    for character in text:
+        encoded = character.encode()
+        if len(chunk) + len(encoded) > _WORD_BYTES:
+            words.append(_word(chunk))
+            chunk = b""
+        chunk += encoded
+    return "\r\n ".join([*words, _word(chunk)])
+
+
+def _word(chunk: bytes) -> str:
+    return f"=?utf-8?b?{binascii.b2a_base64(chunk, newline=False).decode('ascii')}?="
+
+
+def _folded(text: str) -> str:
+    lines = [""]
+    for word in text.split(" "):
+        if lines[-1] and len(lines[-1]) + len(word) >= _LINE:
+            lines.append("")
+        lines[-1] += f" {word}"
+    return "\r\n".join(lines)[1:]
+
+
+def _phrase(name: str) -> str:
+    if name.isascii() and "=?" not in name:
+        quoted = name.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{quoted}"'
+    return _encoded(name)
+
+
+def _ascii_domain(address: str) -> str:
+    local, at, domain = address.rpartition("@")
+    if domain.isascii():
+        return address
+    try:
+        return f"{local}{at}{domain.encode('idna').decode('ascii')}"
+    except UnicodeError:
+        return address

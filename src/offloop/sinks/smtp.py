@@ -1,0 +1,281 @@
+"""`SMTPSink`: one batch, one mail."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections.abc import Sequence
+from typing import Any, get_args
+
+from offloop import diagnostics, net
+from offloop.errors import ConfigError, TemporaryFailure
+from offloop.mail import DEFAULT_SUBJECT, Letter, Mailbox, Subject, compose
+from offloop.policies import at_least, one_of
+from offloop.sink import Batch, Sink
+from offloop.sinks.smtp_session import TLS, Access, Session
+from offloop.worker import Breather, Worker
+
+__all__ = ["SMTPSink"]
+
+_IMPLICIT_PORT = 465  # RFC 8314, section 7.3
+_MAX_PORT = 65_535
+_MIN_BYTES = 16 * 1024
+_SEND_TIMEOUT = 60.0
+
+
+class SMTPSink(Sink):
+    """Sends each batch as one readable mail, over a connection that is kept between batches and dropped when idle.
+
+    A batch has the same `Message-ID` in all attempts: a receiver that deduplicates shows one mail even where an answer
+    was lost and the mail was sent again. Some recipients refused is a delivered mail and a line of diagnostics.
+
+    The subject shows a record's message as it was logged, whatever the formatter does; where it must not, give a
+    `subject` without `{message}`.
+    """
+
+    encodes = False
+
+    def __init__(
+        self,
+        host: str,
+        port: int = 587,
+        *,
+        sender: str,
+        to: str | Sequence[str],
+        subject: str | None = None,
+        username: str | None = None,
+        password: str | None = None,
+        tls: TLS = "auto",
+        tls_context: ssl.SSLContext | None = None,
+        local_hostname: str | None = None,
+        connect_timeout: float = 5.0,
+        idle_timeout: float = 30.0,
+        max_bytes: int = 1024 * 1024,
+        html: bool = True,
+        **sink: Any,
+    ) -> None:
+        """Say which server, who writes to whom, and how. Nothing is connected yet.
+
+        Args:
+            host: The server; its certificate must name it.
+            port: 587 for submission, 465 for implicit TLS, 25 for a relay.
+            sender: `app@example.org`, or `App <app@example.org>`.
+            to: One such address, or several.
+            subject: As for `str.format`, with `{level}`, `{logger}` and `{message}` (its first line) of the first of
+                the most severe records, `{count}`, `{more}` (" (and 41 more)", or nothing) and `{host}`.
+                None: "[{host}] {level}: {message}{more}".
+            username: For AUTH; goes with `password`.
+            password: For AUTH. It never goes over a connection without TLS.
+            tls: "auto": STARTTLS where it is offered, and implicit TLS on port 465. "starttls": or nothing is sent.
+                "implicit": TLS from the first byte. "off": none.
+            tls_context: For a certificate authority or a client certificate of one's own. None: the system's
+                authorities. Certificate and name are verified in every mode, unless this context says otherwise.
+            local_hostname: What the server is told as our name. None: the address that the connection comes from.
+            connect_timeout: Seconds for name and connection together.
+            idle_timeout: Seconds after a mail at which the connection is dropped. 0: at once.
+            max_bytes: Size of the largest mail; a server's own limit counts too. What does not fit is left out, and
+                the mail says how much that is: those records count as delivered.
+            html: Whether there is an HTML part beside the text.
+            **sink: As for every `Sink`. `formatter` gives each record's text in both parts. `send_timeout` is 60 s here,
+                and bounds each reply and an attempt as a whole; a server may take 10 minutes after the last byte (RFC
+                5321, section 4.5.3.2.6), and one that does wants more of it.
+
+        Raises:
+            ConfigError: A value can't be used.
+        """
+        sink.setdefault("send_timeout", _SEND_TIMEOUT)
+        super().__init__(**sink)
+        owner = f"{type(self).__name__}: "
+        _check(owner, host, port, local_hostname)
+        at_least(owner, "connect_timeout", connect_timeout, 0.001, "seconds")
+        at_least(owner, "idle_timeout", idle_timeout, 0, "seconds")
+        at_least(owner, "max_bytes", max_bytes, _MIN_BYTES, "bytes")
+        one_of(owner, "tls", tls, get_args(TLS))
+        _check_password(owner, username, password, tls)
+        _check_context(owner, tls_context, tls)
+        recipients = (to,) if isinstance(to, str) else tuple(to)
+        if not recipients:
+            msg = f"{owner}to must have at least 1 address"
+            raise ConfigError(msg)
+        self._letter = Letter(
+            sender=Mailbox.parse(owner, "sender", sender),
+            to=tuple(Mailbox.parse(owner, "to", address) for address in recipients),
+            subject=Subject(owner, DEFAULT_SUBJECT if subject is None else subject),
+            host=socket.gethostname(),
+            html=html,
+        )
+        self._access = Access(
+            host=host,
+            port=port,
+            tls="implicit" if tls == "auto" and port == _IMPLICIT_PORT else tls,
+            context=None if tls == "off" else tls_context or ssl.create_default_context(),
+            local_hostname=local_hostname,
+            username=username,
+            password=password,
+            timeout=self.send_timeout,
+        )
+        self._connect_timeout = connect_timeout
+        self._idle_timeout = idle_timeout
+        self._max_bytes = max_bytes
+        self._worker = Worker("offloop-smtp")
+        self._session: Session | None = None
+        self._left: Session | None = None
+        self._idle: asyncio.TimerHandle | None = None
+        self._openings = 0
+
+    def default_formatter(self) -> logging.Formatter:
+        """Plain text, with the traceback."""
+        return logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+    async def open(self) -> None:
+        """Connect, begin TLS and authenticate, in place of any connection there is.
+
+        Raises:
+            TemporaryFailure: The server can't be reached, or says "later"; so does `OSError`.
+            SinkFailure: Password, certificate or TLS mode are not what the server wants.
+        """
+        await self._connect()
+
+    async def send(self, batch: Batch) -> None:
+        """Deliver the batch as one mail. Returns when the server has taken it for at least one recipient.
+
+        A kept connection that turns out to be dead before it had the mail is made anew at once. On cancellation the
+        connection is dropped; the server may have taken the mail, and gets it again with the same `Message-ID`.
+
+        Raises:
+            TemporaryFailure: A reply of the 400s, no reply, or a broken connection.
+            PermanentFailure: A reply of the 500s to the mail or to all recipients.
+            SinkFailure: The server wants no mail from us.
+        """
+        session = self._kept()
+        kept = session is not None and session.delivered > 0
+        if session is None:
+            session = await self._connect()
+        try:
+            mail, size = await self._worker.run(self._compose, batch, session.max_bytes)
+            try:
+                refused = await self._deliver(session, mail, size)
+            except TemporaryFailure:
+                if not kept or session.is_connected or session.data_sent:
+                    raise
+                session = await self._connect()
+                refused = await self._deliver(session, mail, size)
+        except BaseException:
+            self._drop(session)
+            raise
+        for recipient, said in refused.items():
+            diagnostics.report(f"smtp:{id(self)}:{recipient}", f"{self!r}: a recipient was refused: {said}")
+        self._keep(session)
+
+    async def aclose(self) -> None:
+        """Say goodbye to the server, for at most a second. Idempotent; `open` may follow."""
+        self._openings += 1
+        session = self._kept()
+        self._session = None
+        self._worker.close()
+        if session is not None:
+            await session.quit()
+        if self._left is not None:
+            self._left.abort()
+            self._left = None
+
+    def __repr__(self) -> str:
+        state = "connected" if self._session is not None and self._session.is_connected else "not connected"
+        return f"<{type(self).__name__} {self._access.host}:{self._access.port} {state}>"
+
+    def _compose(self, batch: Batch, server_max: int | None) -> tuple[bytes, int]:
+        """Build the mail as it goes over the wire, and its size as it is; called in the worker."""
+        mail = compose(
+            self._letter,
+            batch.records,
+            key=batch.key,
+            created=batch.created,
+            formatter=self.formatter or self.default_formatter(),
+            max_bytes=min(self._max_bytes, server_max or self._max_bytes),
+            breathe=Breather(),
+        )
+        # A line's first period is doubled, for a single one ends the mail: RFC 5321, section 4.5.2.
+        return mail.replace(b"\r\n.", b"\r\n.."), len(mail)
+
+    async def _deliver(self, session: Session, mail: bytes, size: int) -> dict[str, str]:
+        recipients = [mailbox.address for mailbox in self._letter.to]
+        return await session.deliver(self._letter.sender.address, recipients, mail, size)
+
+    async def _connect(self) -> Session:
+        if self._session is not None:
+            self._drop(self._session)
+        self._openings += 1
+        opening = self._openings
+        connected = await net.connect(self._access.host, self._access.port, timeout=self._connect_timeout)
+        session = await Session.start(self._access, connected)
+        if opening != self._openings:
+            # This attempt was given up meanwhile, and another has the place.
+            session.abort()
+            msg = f"{self!r}: the attempt was given up"
+            raise TemporaryFailure(msg)
+        self._session = session
+        return session
+
+    def _kept(self) -> Session | None:
+        """Give the connection, if it stands; it is no longer idle."""
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+        if self._session is not None and not self._session.is_connected:
+            self._drop(self._session)
+        return self._session
+
+    def _keep(self, session: Session) -> None:
+        """Leave the connection for the next batch, if that comes soon."""
+        if session is self._session:
+            self._idle = asyncio.get_running_loop().call_later(self._idle_timeout, self._leave, session)
+
+    def _leave(self, session: Session) -> None:
+        if session is self._session:
+            # TLS closes in two steps: one that is not through by the time of `aclose` is aborted there.
+            self._session, self._left = None, session
+            session.leave()
+
+    def _drop(self, session: Session) -> None:
+        """Abort a connection, and forget it if it is the one we have."""
+        if session is self._session:
+            self._session = None
+        session.abort()
+
+
+def _check(owner: str, host: object, port: object, local_hostname: object) -> None:
+    for name, value in (("host", host), ("local_hostname", local_hostname)):
+        if value is None and name == "local_hostname":
+            continue
+        if not isinstance(value, str) or not value or not value.isascii() or not value.isprintable() or " " in value:
+            msg = f"{owner}{name}: expected a host name or an address, got {value!r}"
+            raise ConfigError(msg)
+    if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= _MAX_PORT:
+        msg = f"{owner}port must be between 1 and {_MAX_PORT}, got {port!r}"
+        raise ConfigError(msg)
+
+
+def _check_password(owner: str, username: str | None, password: str | None, tls: str) -> None:
+    if (username is None) != (password is None):
+        given = "username" if password is None else "password"
+        msg = f"{owner}username and password go together, got only the {given}"
+        raise ConfigError(msg)
+    if password is not None and tls == "off":
+        msg = (
+            f"{owner}a password never goes over a connection without TLS, and tls is 'off': use 'starttls' or "
+            "'implicit' (with a tls_context for a certificate of your own), or leave username and password out "
+            "where the server takes mail without them"
+        )
+        raise ConfigError(msg)
+
+
+def _check_context(owner: str, context: object, tls: str) -> None:
+    if context is None:
+        return
+    if not isinstance(context, ssl.SSLContext) or context.protocol == ssl.PROTOCOL_TLS_SERVER or tls == "off":
+        msg = (
+            f"{owner}tls_context: expected an ssl.SSLContext for clients, with a tls that is not 'off', got {context!r}"
+        )
+        raise ConfigError(msg)

@@ -1,0 +1,298 @@
+"""Mail servers on loopback: aiosmtpd in a thread, exim as a process, and a script where no real one shows the fault."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import os
+import pwd
+import shutil
+import ssl
+import subprocess
+import tempfile
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+from pathlib import Path
+from socket import create_connection, create_server
+from typing import Any, cast
+
+import pytest
+import trustme
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword
+
+DROP = "drop"
+"""A reply that is none: the connection is reset."""
+HOLD = "hold"
+"""A reply that comes when `Desk.release` is set."""
+
+
+def parsed(raw: bytes) -> EmailMessage:
+    """Read a mail as its reader's program does."""
+    return cast("EmailMessage", message_from_bytes(raw, policy=policy.SMTP))
+
+
+@dataclass
+class Desk:
+    """What an aiosmtpd server took, and what it shall answer."""
+
+    mails: list[bytes] = field(default_factory=list)
+    envelopes: list[Any] = field(default_factory=list)
+    logged_in: list[bool] = field(default_factory=list)
+    commands: list[str] = field(default_factory=list)
+    connections: int = 0
+    lost: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    release: threading.Event = field(default_factory=threading.Event)
+    script: defaultdict[str, deque[str]] = field(default_factory=lambda: defaultdict(deque))
+    port: int = 0
+
+    def answer(self, command: str, *replies: str) -> None:
+        """Answer the next such commands so, and further ones as ever."""
+        self.script[command].extend(replies)
+
+    async def _reply(self, server: SMTP, command: str) -> str | None:
+        self.commands.append(command)
+        reply = self.script[command].popleft() if self.script[command] else None
+        if reply == DROP:
+            cast("asyncio.WriteTransport", server.transport).abort()
+        if reply == HOLD:
+            await asyncio.to_thread(self.release.wait, 30)
+            return None
+        return reply
+
+    async def handle_NOOP(self, server: SMTP, _session: Any, _envelope: Any, _arg: Any) -> str:  # noqa: N802
+        """Answer a NOOP."""
+        return await self._reply(server, "NOOP") or "250 OK"
+
+    async def handle_MAIL(  # noqa: N802
+        self, server: SMTP, _session: Any, envelope: Any, address: str, options: list[str]
+    ) -> str:
+        """Answer a MAIL."""
+        reply = await self._reply(server, "MAIL")
+        if reply is None:
+            envelope.mail_from, envelope.mail_options = address, options
+        return reply or "250 OK"
+
+    async def handle_RCPT(  # noqa: N802
+        self, server: SMTP, _session: Any, envelope: Any, address: str, _options: list[str]
+    ) -> str:
+        """Answer a RCPT."""
+        reply = await self._reply(server, "RCPT")
+        if reply is None:
+            envelope.rcpt_tos.append(address)
+        return reply or "250 OK"
+
+    async def handle_DATA(self, server: SMTP, session: Any, envelope: Any) -> str:  # noqa: N802
+        """Answer the end of a mail."""
+        reply = await self._reply(server, "DATA")
+        if reply is None:
+            self.mails.append(envelope.content)
+            self.envelopes.append(envelope)
+            self.logged_in.append(bool(session.authenticated))
+        return reply or "250 OK"
+
+
+class _Server(SMTP):
+    """Counts connections at its desk."""
+
+    def connection_made(self, transport: Any) -> None:
+        if self._original_transport is None:  # with STARTTLS it is made twice
+            self.event_handler.connections += 1
+        super().connection_made(transport)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        super().connection_lost(error)
+        self.event_handler.lost.release()
+
+
+class _Controller(Controller):
+    def factory(self) -> SMTP:
+        return _Server(self.handler, **self.SMTP_kwargs)
+
+
+def free_port() -> int:
+    """Find a port nobody listens on."""
+    with create_server(("127.0.0.1", 0)) as listening:
+        return cast("int", listening.getsockname()[1])
+
+
+@contextmanager
+def aiosmtpd(**server: Any) -> Iterator[Desk]:
+    """Run a server; `ssl_context` for implicit TLS, `tls_context` for STARTTLS, `login` for AUTH with user and password."""
+    login = server.pop("login", None)
+    if login is not None:
+        server |= {"authenticator": _authenticator(login), "auth_require_tls": "ssl_context" not in server}
+    desk = Desk(port=free_port())
+    controller = _Controller(desk, hostname="127.0.0.1", port=desk.port, **server)
+    controller.start()
+    # The controller connects once itself, to see whether it is up.
+    assert desk.lost.acquire(timeout=10)
+    desk.connections = 0
+    try:
+        yield desk
+    finally:
+        desk.release.set()
+        controller.stop()
+
+
+def _authenticator(login: tuple[str, str]) -> Callable[..., AuthResult]:
+    def check(_server: Any, _session: Any, _envelope: Any, _mechanism: str, given: Any) -> AuthResult:
+        wanted = LoginPassword(*(part.encode() for part in login))
+        return AuthResult(success=given == wanted, handled=False)
+
+    return check
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """Contexts with one authority of their own."""
+
+    server: ssl.SSLContext
+    client: ssl.SSLContext
+
+
+def certificates(*names: str) -> Certificates:
+    """Make an authority that a client trusts, and a certificate of its own for a server with these names."""
+    authority = trustme.CA()
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(*names).configure_cert(server)
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    return Certificates(server, client)
+
+
+@asynccontextmanager
+async def scripted(
+    replies: Mapping[str, str | bytes], greeting: str = "220 fake", context: ssl.SSLContext | None = None
+) -> AsyncIterator[int]:
+    """Answer each command by its first word as told, and close where nothing was told; gives the port."""
+    open_ones: set[asyncio.StreamWriter] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        open_ones.add(writer)
+        writer.write(f"{greeting}\r\n".encode())
+        while line := await reader.readline():
+            words = line.decode("latin-1").split()
+            reply = replies.get(words[0].upper() if words else "")
+            if reply is None:
+                break
+            text = reply if isinstance(reply, bytes) else reply.format(line=line.decode("latin-1").strip()).encode()
+            writer.write(text + b"\r\n")
+            if words[0].upper() == "DATA" and text.startswith(b"354") and "." in replies:
+                await reader.readuntil(b"\r\n.\r\n")
+                writer.write(f"{replies['.']!s}\r\n".encode())
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for writer in open_ones:
+            writer.transport.abort()
+            with suppress(OSError):
+                await writer.wait_closed()
+
+
+@dataclass(frozen=True)
+class Exim:
+    """A running exim that delivers everything into one Maildir."""
+
+    port: int
+    folder: Path
+
+    def mails(self, count: int, timeout: float = 10.0) -> list[EmailMessage]:
+        """Read the Maildir once it has so many mails; blocks."""
+        new = self.folder / "mail" / "new"
+        deadline = time.monotonic() + timeout
+        while not new.is_dir() or len(found := list(new.iterdir())) < count:
+            if time.monotonic() > deadline:
+                log = self.folder / "mainlog"
+                pytest.fail(f"exim delivered no {count} mails: {log.read_text() if log.exists() else 'no log'}")
+            time.sleep(0.01)
+        return [parsed(path.read_bytes()) for path in sorted(found)]
+
+
+_EXIM_CONFIG = """
+primary_hostname = exim.test
+local_interfaces = 127.0.0.1
+daemon_smtp_ports = {port}
+spool_directory = {folder}/spool
+log_file_path = {folder}/%slog
+tls_advertise_hosts =
+message_size_limit = 200K
+acl_smtp_rcpt = on_rcpt
+acl_smtp_data = on_data
+begin acl
+on_rcpt:
+  defer local_parts = later
+    message = come later
+  deny local_parts = nobody
+    message = no such user
+  drop local_parts = dropped
+    message = go away
+  accept
+on_data:
+  deny condition = ${{if match{{$rh_subject:}}{{poison}}}}
+    message = not this
+  defer condition = ${{if match{{$rh_subject:}}{{busy}}}}
+    message = not now
+  drop condition = ${{if match{{$rh_subject:}}{{enough}}}}
+    message = that is enough
+  accept
+begin routers
+all:
+  driver = accept
+  transport = maildir
+begin transports
+maildir:
+  driver = appendfile
+  maildir_format
+  directory = {folder}/mail
+  user = {user}
+"""
+
+
+@contextmanager
+def exim() -> Iterator[Exim]:
+    """Run a real exim: `later@`, `nobody@` and `dropped@` are refused, and subjects with poison, busy and enough."""
+    binary = shutil.which("exim4", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if binary is None:
+        missing = "exim4 is not installed (Debian: exim4-daemon-light)"
+        (pytest.fail if os.environ.get("OFFLOOP_REQUIRE_SERVERS") == "1" else pytest.skip)(missing)
+    root = os.geteuid() == 0
+    user = "Debian-exim" if root else getpass.getuser()
+    # Not in pytest's folder, which only its owner may enter: exim gives up being root.
+    with tempfile.TemporaryDirectory(prefix="offloop-exim-", ignore_cleanup_errors=True) as name:
+        folder, port = Path(name), free_port()
+        if root:
+            entry = pwd.getpwnam(user)
+            os.chown(folder, entry.pw_uid, entry.pw_gid)
+        config = folder / "exim.conf"
+        config.write_text(_EXIM_CONFIG.format(port=port, folder=folder, user=user))
+        config.chmod(0o644)
+        process = subprocess.Popen([binary, "-C", str(config), "-bdf", "-oP", str(folder / "pid")])
+        try:
+            _wait_until_up(port, process)
+            yield Exim(port, folder)
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
+def _wait_until_up(port: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 10
+    while process.poll() is None and time.monotonic() < deadline:
+        # A free port that is polled can connect to itself.
+        with suppress(OSError), create_connection(("127.0.0.1", port), 1) as probe:
+            if probe.getsockname() != probe.getpeername() and probe.recv(3) == b"220":
+                probe.sendall(b"QUIT\r\n")
+                return
+        time.sleep(0.01)
+    pytest.fail("exim did not start")

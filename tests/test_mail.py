@@ -1,0 +1,268 @@
+"""A mail says what the batch says, and nothing that was logged can forge a header, a part or a record."""
+
+from __future__ import annotations
+
+import logging
+import re
+from email.message import EmailMessage
+from typing import Any, cast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from offloop.capture import Record, capture, restore
+from offloop.errors import ConfigError
+from offloop.mail import Letter, Mailbox, Subject, compose
+from mailservers import parsed
+
+KEY = "0123456789abcdef" * 2
+HEADERS = [
+    "From",
+    "To",
+    "Subject",
+    "Date",
+    "Message-ID",
+    "Auto-Submitted",
+    "X-Auto-Response-Suppress",
+    "MIME-Version",
+    "Content-Type",
+]
+
+
+def record(message: str, level: int = logging.ERROR, name: str = "app", **attributes: Any) -> Record:
+    """Give a record as a sink sees it."""
+    values = {"msg": message, "levelno": level, "levelname": logging.getLevelName(level), "name": name, "created": 1e9}
+    return restore(capture(logging.makeLogRecord(values | attributes)))
+
+
+def letter(
+    subject: str = "{level}: {message}{more}", *, html: bool = True, to: tuple[str, ...] = ("ops@b.example",)
+) -> Letter:
+    """Give a letter with plain addresses."""
+    boxes = tuple(Mailbox.parse("", "to", address) for address in to)
+    return Letter(Mailbox.parse("", "sender", "App <app@a.example>"), boxes, Subject("", subject), "web-1", html)
+
+
+def build(
+    *records: Record, max_bytes: int = 1_000_000, subject: str = "{level}: {message}{more}", **more: Any
+) -> bytes:
+    """Give a mail of the records."""
+    formatter = more.pop("formatter", logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    return compose(letter(subject, **more), records, key=KEY, created=1e9, formatter=formatter, max_bytes=max_bytes)
+
+
+def parts(raw: bytes) -> tuple[str, str]:
+    """Give the text and the HTML of a mail."""
+    mail = parsed(raw)
+    plain, html = (cast("EmailMessage", part).get_content() for part in mail.iter_parts())
+    return plain, html
+
+
+def test_headers_say_who_what_and_when() -> None:
+    """A mail has each header once, with the batch's time and identity."""
+    mail = parsed(build(record("disk full"), record("later", logging.INFO)))
+    assert mail.keys() == HEADERS
+    assert mail["From"] == '"App" <app@a.example>' or mail["From"] == "App <app@a.example>"
+    assert mail["To"] == "ops@b.example"
+    assert mail["Subject"] == "ERROR: disk full (and 1 more)"
+    assert mail["Date"].datetime.timestamp() == 1e9
+    assert mail["Message-ID"] == f"<{KEY}@a.example>"
+    assert mail["Auto-Submitted"] == "auto-generated"
+    assert not mail.defects
+
+
+def test_both_parts_hold_every_record() -> None:
+    """Text and HTML show the same records, and a summary first."""
+    plain, html = parts(build(record("first <b>"), record("zweiter \u00fc\u20ac", logging.WARNING)))
+    assert plain.splitlines()[0].startswith("2 records from web-1, 2001-09-09 01:46:40 to ")
+    assert plain.splitlines()[0].endswith("UTC: 1 ERROR, 1 WARNING")
+    assert plain.splitlines()[2:4] == ["ERROR app: first <b>", "WARNING app: zweiter \u00fc\u20ac"]
+    assert "ERROR app: first &lt;b&gt;" in html
+    assert "WARNING app: zweiter \u00fc\u20ac" in html
+
+
+def test_text_alone() -> None:
+    """Without HTML the mail is one part of plain text."""
+    mail = parsed(build(record("disk full"), html=False))
+    assert mail.get_content_type() == "text/plain"
+    assert "ERROR app: disk full" in mail.get_content()
+
+
+def test_same_batch_gives_same_bytes() -> None:
+    """Building is pure: a second attempt sends what the first sent."""
+    records = [record("disk full"), record("a\nb")]
+    assert build(*records) == build(*records)
+
+
+def test_records_are_left_as_they_are() -> None:
+    """A formatter that writes into its record writes into a copy."""
+    it = record("disk full")
+    build(it, formatter=logging.Formatter("%(asctime)s %(message)s"))
+    assert "asctime" not in it.__dict__
+
+
+def test_traceback_is_indented_below_its_record() -> None:
+    """Only a record's first line begins at the margin, so that a line break makes no second record."""
+    plain, html = parts(build(record("bad\nERROR app: forged\r\nsecond", exc_text=None)))
+    assert "ERROR app: bad\n    ERROR app: forged\n    second" in plain.replace("\r\n", "\n")
+    assert html.count("<pre") == 1
+
+
+def test_failing_formatter_does_not_lose_the_record() -> None:
+    """Where the formatter fails, the mail has the message and says so."""
+    plain, _ = parts(build(record("disk full"), formatter=logging.Formatter("%(nothing)s")))
+    assert "ERROR app: disk full [not formatted: ValueError]" in plain
+
+
+def test_full_mail_says_what_is_missing() -> None:
+    """What does not fit is left out from the end, with a count by level and the bytes."""
+    records = [record(f"{number:04} " + "x" * 500) for number in range(200)]
+    raw = build(*records, max_bytes=50_000)
+    plain, html = parts(raw)
+    kept = re.findall(r"^ERROR app: (\d{4})", plain, re.MULTILINE)
+    assert kept == [f"{number:04}" for number in range(len(kept))]
+    left = 200 - len(kept)
+    assert 10 < len(kept) < 200
+    assert f"{left} records left out here, the mail is full: {left} ERROR; {left * 516:,} bytes" in plain.replace(
+        "\n", " "
+    )
+    assert html.count("<pre") == len(kept)
+    assert 40_000 < len(raw) <= 50_000
+
+
+def test_large_record_leaves_room_for_others() -> None:
+    """One record among several takes a quarter of the mail at most, and says how much of it is missing."""
+    raw = build(record("first"), record("y" * 100_000), record("last"), max_bytes=50_000)
+    plain, _ = parts(raw)
+    cut = re.search(r"\[([\d,]+) characters of this record left out here\]", plain)
+    assert cut is not None
+    assert int(cut[1].replace(",", "")) == 100_000 - plain.count("y")
+    assert "ERROR app: last" in plain
+    assert len(raw) <= 50_000
+
+
+def test_large_record_alone_takes_the_mail() -> None:
+    """A record that is alone is cut where the mail is full."""
+    raw = build(record("y" * 100_000), max_bytes=50_000, html=False)
+    assert 40_000 < len(raw) <= 50_000
+    assert "characters of this record left out" in parsed(raw).get_content()
+
+
+def test_mail_without_room_says_so() -> None:
+    """A limit that leaves no room for any record gives a mail that says what it lacks."""
+    plain, html = parts(build(record("disk full"), max_bytes=100))
+    assert "1 record left out here, the mail is full: 1 ERROR; 20 bytes" in plain
+    assert "<pre" not in html
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["{nope}", "{message.x}", "{message[0]}", "{message!r}", "{0}", "{}", "{", "{count:{host}}", "{message:d}"],
+)
+def test_subject_template_is_checked(template: str) -> None:
+    """A template that can't be filled in, or that reaches into objects, is refused at once."""
+    with pytest.raises(ConfigError, match=r"SMTPSink: subject: expected text with any of \{level\}"):
+        Subject("SMTPSink: ", template)
+
+
+def test_subject_takes_all_fields() -> None:
+    """A template is filled in from the first of the most severe records."""
+    subject = Subject("", "{host} {level} {logger} {message:.4} {count:03}{more}")
+    records = [record("a"), record("critical\nthing", logging.CRITICAL, "x"), record("b", logging.CRITICAL)]
+    assert subject.render(records, "web-1") == "web-1 CRITICAL x crit 003 (and 2 more)"
+    assert subject.render(records[:1], "web-1") == "web-1 ERROR app a 001"
+
+
+def test_long_subject_is_cut_and_folded() -> None:
+    """A subject has at most 200 characters, in short lines, and is read back as it was."""
+    raw = build(record("word " * 100), subject="{message} " + "z" * 10 + " {host}")
+    mail = parsed(raw)
+    assert len(mail["Subject"]) <= 200
+    assert mail["Subject"].startswith("word word word")
+    assert max(map(len, raw.split(b"\r\n"))) <= 78
+
+
+@pytest.mark.parametrize(
+    ("value", "address", "header"),
+    [
+        ("ops@b.example", "ops@b.example", "ops@b.example"),
+        (" root@localhost ", "root@localhost", "root@localhost"),
+        ("Ops Team <ops+x@b.example>", "ops+x@b.example", '"Ops Team" <ops+x@b.example>'),
+        ('"O\\ps, T." <ops@b.example>', "ops@b.example", '"O\\\\ps, T." <ops@b.example>'),
+        ("<ops@b.example>", "ops@b.example", "ops@b.example"),
+        ("\u00dcni <u@\u00fc.example>", "u@xn--tda.example", "=?utf-8?b?w5xuaQ==?= <u@xn--tda.example>"),
+        ("=?utf-8?q?x?= <a@b.example>", "a@b.example", "=?utf-8?b?PT91dGYtOD9xP3g/PQ==?= <a@b.example>"),
+        ("a@[127.0.0.1]", "a@[127.0.0.1]", "a@[127.0.0.1]"),
+    ],
+)
+def test_mailbox_parses(value: str, address: str, header: str) -> None:
+    """An address may have a name, which is encoded where it must be."""
+    assert Mailbox.parse("", "to", value) == Mailbox(address, header)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", "ops", "@b.example", "ops@", "a b@c.example", "a@b.example\r\nBcc: x@y.example", "A\nB <a@b.example>",
+     "a@b.example, c@d.example", "<a@b.example", "\u00fc@b.example", "a@\u00fc..example", "a..b@c.example", None, 5,
+     "a@b.example>", "x\x00 <a@b.example>", "a@-b.example"],
+)  # fmt: skip
+def test_mailbox_refuses(value: object) -> None:
+    """What is no plain address is refused with the value in the message."""
+    with pytest.raises(ConfigError, match=r"SMTPSink: to: expected an address like ops@example\.org"):
+        Mailbox.parse("SMTPSink: ", "to", value)
+
+
+NASTY = st.one_of(
+    st.text(max_size=200),
+    st.sampled_from(
+        [
+            "x\r\nBcc: evil@example.org",
+            "=?utf-8?q?=0D=0ABcc:_evil@example.org?=",
+            f"\r\n--=_{KEY}\r\nContent-Type: text/html\r\n\r\nforged",
+            f"\n--=_{KEY}--\n",
+            "</pre></body><script>alert(1)</script>",
+            "\x1b[31m\x00\u2028\u202e\ud800",
+            ".\n.\r\n.\r\n",
+            "=\n=3D\n",
+        ]
+    ),
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(message=NASTY, name=NASTY, level=NASTY, extra=NASTY, max_bytes=st.integers(3_000, 20_000))
+def test_nothing_logged_forges_anything(message: str, name: str, level: str, extra: str, max_bytes: int) -> None:
+    """Whatever is logged, the mail has its headers, its two parts, short ASCII lines, and no live markup."""
+    raw = build(
+        record(message, name=name, levelname=level),
+        record(extra),
+        max_bytes=max_bytes,
+        subject="{level}{logger}{message}",
+    )
+    assert raw.isascii()
+    assert len(raw) <= max_bytes
+    lines = raw.split(b"\r\n")
+    assert max(map(len, lines)) <= 78
+    assert not any(b"\r" in line or b"\n" in line for line in lines)
+    mail = parsed(raw)
+    assert mail.keys() == HEADERS
+    assert [part.get_content_type() for part in mail.iter_parts()] == ["text/plain", "text/html"]
+    plain, html = parts(raw)
+    assert "<script" not in html
+    assert html.count("</body>") == 1
+    assert not re.search(
+        "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e]", plain + html + mail["Subject"]
+    )
+
+
+@settings(max_examples=50, deadline=None)
+@given(text=st.text(st.characters(exclude_categories=["C", "Zl", "Zp"]), max_size=1_500).map(str.strip))
+def test_text_is_read_back_as_it_was(text: str) -> None:
+    """A printable message comes through the encoding unchanged, in body and subject."""
+    raw = build(record(text), html=False, subject="{message}")
+    mail = parsed(raw)
+    assert f"ERROR app: {text}\n" in mail.get_content().replace("\r\n", "\n")
+    if len(text) <= 100:
+        shown = " ".join(re.sub("[\x00-\x20]+", " ", text).split(" "))
+        assert mail["Subject"] == shown or "\u200e" in text or "\u200f" in text
