@@ -35,7 +35,7 @@ HOLD = "hold"
 
 def parsed(raw: bytes) -> EmailMessage:
     """Read a mail as its reader's program does."""
-    return cast("EmailMessage", message_from_bytes(raw, policy=policy.SMTP))
+    return message_from_bytes(raw, policy=policy.SMTP)
 
 
 @dataclass
@@ -124,7 +124,7 @@ def free_port() -> int:
 
 @contextmanager
 def aiosmtpd(**server: Any) -> Iterator[Desk]:
-    """Run a server; `ssl_context` for implicit TLS, `tls_context` for STARTTLS, `login` for AUTH with user and password."""
+    """Run a server; `ssl_context` for implicit TLS, `tls_context` for STARTTLS, `login` (user, password) for AUTH."""
     login = server.pop("login", None)
     if login is not None:
         server |= {"authenticator": _authenticator(login), "auth_require_tls": "ssl_context" not in server}

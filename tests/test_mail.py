@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mailservers import parsed
 from offloop.capture import Record, capture, restore
 from offloop.errors import ConfigError
 from offloop.mail import Letter, Mailbox, Subject, compose
-from mailservers import parsed
 
 KEY = "0123456789abcdef" * 2
 HEADERS = [

@@ -1,16 +1,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import collecting, until
 
+from helpers import collecting, until
 from offloop.errors import ConfigError
 from offloop.names import Address, Endpoint, Names
 from offloop.net import connect, interleaved, open_connection, tls_context
@@ -27,7 +27,7 @@ def names_for(*hosts: str) -> Names:
 
 def sockets_open() -> int:
     """How many sockets this process has."""
-    return sum(os.readlink(entry.path).startswith("socket:") for entry in os.scandir("/proc/self/fd"))
+    return sum(entry.is_socket() for entry in Path("/proc/self/fd").iterdir())
 
 
 @pytest.fixture
@@ -89,7 +89,6 @@ async def test_silent_address_falls_back(silent: Callable[[str], int]) -> None:
 async def test_two_that_connect_at_once_leave_one() -> None:
     """When several addresses connect in one turn of the loop, all but one are closed."""
     async with collecting() as collector:
-        before = sockets_open()
         names = names_for("127.0.0.1", "127.0.0.2")
         with await connect("logs.example", collector.port, timeout=5, names=names) as connected:
             assert connected.getpeername()[1] == collector.port
@@ -135,7 +134,7 @@ async def test_unresolved_name_is_told() -> None:
 async def test_hung_name_is_told() -> None:
     """Where it is the name that takes too long, the error says so."""
     release = threading.Event()
-    names = Names(lambda host: [] if release.wait(30) else [])
+    names = Names(lambda host: [()] * release.wait(30))
     with pytest.raises(TimeoutError, match=r"hung.example:25: no connection within .* \(the name was not"):
         await connect("hung.example", 25, timeout=0.02, names=names)
     release.set()

@@ -185,7 +185,7 @@ def _fix_message(record: LogRecord, snapshot: Snapshot) -> str | None:
         if not arguments or is_immutable(arguments):
             return None
         if type(arguments) is dict:
-            named = arguments.copy()
+            named = cast("dict[object, object]", arguments).copy()
             if all(is_immutable(key) and is_immutable(value) for key, value in named.items()):
                 snapshot["args"] = named
                 return None
@@ -202,7 +202,7 @@ def _fix_message(record: LogRecord, snapshot: Snapshot) -> str | None:
 
 
 def _fix_exception(snapshot: Snapshot) -> FrozenException | None:
-    info = snapshot.get("exc_info")
+    info: tuple[object, ...] | BaseException | bool | None = snapshot.get("exc_info")
     # An exception may be false, or refuse to say: it is not asked.
     if not isinstance(info, BaseException) and not info:
         return None
@@ -250,10 +250,11 @@ def _fixed(value: object, above: tuple[int, ...], max_depth: int, left: list[int
 def _copied(value: object, above: tuple[int, ...], max_depth: int, left: list[int]) -> object:
     cls = type(value)
     if cls is dict:
-        items = cast("dict[object, object]", value).copy().items()
-        return {_key(key): _fixed(item, above, max_depth, left) for key, item in items}
+        pairs = cast("dict[object, object]", value).copy().items()
+        return {_key(key): _fixed(item, above, max_depth, left) for key, item in pairs}
     if cls is list or cls is tuple:
-        return cls([_fixed(item, above, max_depth, left) for item in cast("list[object]", value)])
+        items = [_fixed(item, above, max_depth, left) for item in cast("list[object]", value)]
+        return items if cls is list else tuple(items)
     return {_key(item) for item in cast("set[object]", value).copy()}
 
 

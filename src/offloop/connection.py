@@ -41,7 +41,8 @@ _ESTABLISHED, _RESET = 1, 7  # TCP_ESTABLISHED and TCP_CLOSE, as the kernel coun
 class Connection:
     """A connection that knows when its peer has gone; it belongs to the loop it was made in.
 
-    Made by `net.open_connection`. What the peer says is read in small pieces and thrown away, so that its end is seen as it comes.
+    Made by `net.open_connection`. What the peer says is read in small pieces and thrown away, so that its end is seen
+    as it comes.
 
     Attributes:
         endpoint: The peer.
@@ -73,7 +74,7 @@ class Connection:
         """Whether it is of no more use: closed by us, or the peer has closed or reset it."""
         return self._lost is not None or _state(self._socket) != _ESTABLISHED
 
-    async def send_all(self, data: bytes, *, timeout: float) -> None:  # noqa: ASYNC109
+    async def send_all(self, data: bytes, *, timeout: float) -> None:
         """Hand all of the data to the peer.
 
         On Linux it returns when the peer's kernel has acknowledged every byte, elsewhere when the own kernel has taken
@@ -140,7 +141,7 @@ class Connection:
             self._reader.cancel()
             self._ending = self._loop.create_task(anyio.aclose_forcefully(self._raw))
 
-    async def aclose(self, timeout: float = _GOODBYE) -> None:  # noqa: ASYNC109
+    async def aclose(self, timeout: float = _GOODBYE) -> None:
         """Say goodbye and close. Idempotent; never raises for what the peer does.
 
         Args:

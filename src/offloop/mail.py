@@ -160,8 +160,8 @@ class _Draft:
 
     html: bool
     breathe: Callable[[], object]
-    texts: list[bytes] = field(default_factory=list)
-    htmls: list[bytes] = field(default_factory=list)
+    texts: list[bytes] = field(default_factory=list[bytes])
+    htmls: list[bytes] = field(default_factory=list[bytes])
     size: int = 0
 
     def add(self, text: str, markup: str) -> None:

@@ -52,7 +52,7 @@ def tls_context(tls: TLS) -> ssl.SSLContext | None:
     return tls
 
 
-async def connect(host: str, port: int, *, timeout: float, names: Names = NAMES) -> socket.socket:  # noqa: ASYNC109
+async def connect(host: str, port: int, *, timeout: float, names: Names = NAMES) -> socket.socket:
     """A connected, non-blocking TCP socket, by whichever of the host's addresses answers first.
 
     IPv6 and IPv4 take turns, 250 ms apart, or as soon as an attempt fails (RFC 8305). Small writes go out at once, and

@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 
+from mailservers import DROP, HOLD, Certificates, Desk, Exim, aiosmtpd, certificates, exim, parsed, scripted
 from offloop import diagnostics
 from offloop.capture import capture, restore
 from offloop.errors import ConfigError, DeliveryError, PermanentFailure, SinkFailure, TemporaryFailure
 from offloop.sink import Batch
 from offloop.sinks.smtp import SMTPSink
-from mailservers import DROP, HOLD, Certificates, Desk, Exim, aiosmtpd, certificates, exim, parsed, scripted
 
 LOGIN = ("app-user", "s3cret-pass")
 OPEN = {
@@ -198,19 +198,17 @@ async def test_password_does_not_go_in_the_clear(desk: Desk) -> None:
 async def test_unknown_certificate_is_the_sinks_failure(certified: Certificates, tls: str) -> None:
     """A certificate of an unknown authority is not accepted in any mode."""
     server = {"ssl_context": certified.server} if tls == "implicit" else {"tls_context": certified.server}
-    with aiosmtpd(**server) as desk:
-        with pytest.raises(SinkFailure, match="TLS failed: .*(certificate|issuer)"):
-            async with sink_to(desk.port, tls=tls):
-                pass
+    with aiosmtpd(**server) as desk, pytest.raises(SinkFailure, match="TLS failed: .*(certificate|issuer)"):
+        async with sink_to(desk.port, tls=tls):
+            pass
 
 
 async def test_name_in_the_certificate_is_verified() -> None:
     """A certificate for another name is not accepted."""
     other = certificates("mail.b.example")
-    with aiosmtpd(tls_context=other.server) as desk:
-        with pytest.raises(SinkFailure, match="TLS failed: .*127.0.0.1"):
-            async with sink_to(desk.port, tls_context=other.client):
-                pass
+    with aiosmtpd(tls_context=other.server) as desk, pytest.raises(SinkFailure, match="TLS failed: .*127.0.0.1"):
+        async with sink_to(desk.port, tls_context=other.client):
+            pass
 
 
 async def test_tls_off_stays_in_the_clear(certified: Certificates) -> None:
@@ -450,10 +448,12 @@ async def test_password_in_a_reply_is_masked(certified: Certificates) -> None:
 
 async def test_server_without_auth_is_the_sinks_failure(certified: Certificates) -> None:
     """A password for a server that has no AUTH is a wrong setting."""
-    with aiosmtpd(ssl_context=certified.server, auth_exclude_mechanism=["LOGIN", "PLAIN"], login=LOGIN) as desk:
-        with pytest.raises(SinkFailure, match="AUTH: "):
-            async with sink_to(desk.port, tls="implicit", tls_context=certified.client, username="u", password="p"):
-                pass
+    with (
+        aiosmtpd(ssl_context=certified.server, auth_exclude_mechanism=["LOGIN", "PLAIN"], login=LOGIN) as desk,
+        pytest.raises(SinkFailure, match="AUTH: "),
+    ):
+        async with sink_to(desk.port, tls="implicit", tls_context=certified.client, username="u", password="p"):
+            pass
 
 
 async def test_nobody_listens() -> None:

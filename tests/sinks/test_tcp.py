@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import trustme
+
 from helpers import (
     Collector,
     batch_of,
@@ -23,11 +24,10 @@ from helpers import (
     split_octet_count,
     until,
 )
-from servers import Rsyslog, running_rsyslog
-
 from offloop.errors import ConfigError, SinkFailure, TemporaryFailure
 from offloop.sinks.tcp import TCPSink
 from offloop.testing.proxy import FaultProxy
+from servers import Rsyslog, running_rsyslog
 
 LOCAL = "127.0.0.1"
 TEXT = logging.Formatter("%(levelname)s %(message)s")
@@ -392,7 +392,7 @@ class TestTls:
             assert messages_of(collector.lines) == ["one"]
 
     async def test_refused_client_is_noticed_before_records_are_sent(self, tls: Tls) -> None:
-        """With TLS 1.3 a client is through before the server has looked: nothing counts as delivered to such a server."""
+        """With TLS 1.3 a client is through before the server has looked: nothing counts as delivered to it."""
         tls.server.verify_mode = ssl.CERT_REQUIRED
         async with collecting(tls=tls.server) as collector:
             sink = TCPSink("localhost", collector.port, tls=tls.client)
@@ -433,7 +433,7 @@ class TestConfiguration:
     def test_wrong_argument_is_refused(self, arguments: dict[str, Any], message: str) -> None:
         """The error names the value, the limit and the way out."""
         with pytest.raises(ConfigError, match=message):
-            TCPSink(**{"host": "logs.example", "port": 9020, **arguments})
+            TCPSink(**dict[str, Any](host="logs.example", port=9020) | arguments)
 
     def test_pickle_keeps_its_formatter(self) -> None:
         """`dictConfig` sets formatters on handlers: receivers of pickles could not read them."""

@@ -6,8 +6,8 @@ import struct
 from collections.abc import AsyncIterator
 
 import pytest
-from helpers import Collector, collecting, until
 
+from helpers import Collector, collecting, until
 from offloop.testing import FaultProxy
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]

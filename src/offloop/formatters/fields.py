@@ -2,7 +2,8 @@
 
 `plain` is this project's own. `otel`: the OpenTelemetry log data model with the semantic conventions for `code`,
 `thread` and `exception`, trace fields at the top level as its compatibility document for JSON says. `ecs`: the Elastic
-Common Schema as its logging libraries write it, dotted names, the first three in the order their specification asks for.
+Common Schema as its logging libraries write it, dotted names, the first three in the order their specification asks
+for.
 """
 
 from __future__ import annotations

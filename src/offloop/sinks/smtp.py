@@ -78,9 +78,9 @@ class SMTPSink(Sink):
             max_bytes: Size of the largest mail; a server's own limit counts too. What does not fit is left out, and
                 the mail says how much that is: those records count as delivered.
             html: Whether there is an HTML part beside the text.
-            **sink: As for every `Sink`. `formatter` gives each record's text in both parts. `send_timeout` is 60 s here,
-                and bounds each reply and an attempt as a whole; a server may take 10 minutes after the last byte (RFC
-                5321, section 4.5.3.2.6), and one that does wants more of it.
+            **sink: As for every `Sink`. `formatter` gives each record's text in both parts. `send_timeout` is 60 s
+                here, and bounds each reply and an attempt as a whole; a server may take 10 minutes after the last byte
+                (RFC 5321, section 4.5.3.2.6), and one that does wants more of it.
 
         Raises:
             ConfigError: A value can't be used.
