@@ -202,7 +202,7 @@ def _fix_message(record: LogRecord, snapshot: Snapshot) -> str | None:
 
 
 def _fix_exception(snapshot: Snapshot) -> FrozenException | None:
-    info = snapshot.get("exc_info")
+    info: tuple[object, ...] | BaseException | bool | None = snapshot.get("exc_info")
     # An exception may be false, or refuse to say: it is not asked.
     if not isinstance(info, BaseException) and not info:
         return None

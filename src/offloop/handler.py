@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from threading import get_ident
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from offloop import diagnostics
 from offloop.capture import IMMUTABLE, PLAIN_LENGTH, Snapshot, capture, message_of, text_of
@@ -165,14 +165,16 @@ def context_names(context: Context | None) -> dict[str, ContextVar[Any]]:
     """
     if context is None:
         return {}
-    named: object = context
     try:
-        pairs = [*context.items()] if isinstance(context, Mapping) else [(item.name, item) for item in context]
-        if all(isinstance(variable, ContextVar) for _, variable in pairs):  # pyright: ignore[reportUnnecessaryIsInstance]
-            return dict(pairs)
+        if isinstance(context, Mapping):
+            names = dict(cast("Mapping[str, ContextVar[Any]]", context))
+        else:
+            names = {variable.name: variable for variable in context}
+        if all(isinstance(variable, ContextVar) for variable in names.values()):
+            return names
     except (AttributeError, TypeError):
         pass  # said below
-    msg = f"context must be ContextVars, or a mapping of attribute names to ContextVars, got {named!r}"
+    msg = f"context must be ContextVars, or a mapping of attribute names to ContextVars, got {context!r}"
     raise ConfigError(msg)
 
 
@@ -205,15 +207,15 @@ def _fast_handle(handler: QueueHandler) -> Callable[[logging.LogRecord], bool]:
         attributes = record.__dict__
         try:
             for argument in attributes["args"] or ():
-                if argument.__class__ not in immutable:
+                if type(argument) not in immutable:
                     return careful(handler, record)
             thread = get_ident()
             if (
                 thread != intake.thread
                 or len(attributes) != PLAIN_LENGTH
                 or attributes["levelno"] < intake.floor
-                or attributes["msg"].__class__ is not str
-                or attributes["args"].__class__ is not tuple
+                or type(attributes["msg"]) is not str
+                or type(attributes["args"]) is not tuple
                 or attributes["exc_info"]
                 or filters
                 or context

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, cast
 
-from offloop.capture import Record
 from offloop.sink import Batch, Sink
 from offloop.worker import Worker
 
@@ -24,7 +23,7 @@ class FunctionSink(Sink):
 
     encodes = False
 
-    def __init__(self, function: Callable[[list[Record]], Any], **options: Any) -> None:
+    def __init__(self, function: Callable[[list[Any]], Any], **options: Any) -> None:
         """Wrap the function.
 
         Args:
@@ -38,7 +37,9 @@ class FunctionSink(Sink):
 
     def default_name(self) -> str:
         """The function's name."""
-        function: object = cast("partial[object]", self.function).func if _is_partial(self.function) else self.function
+        function: Any = self.function
+        if isinstance(function, partial):
+            function = cast("partial[object]", function).func
         return getattr(function, "__name__", type(function).__name__)
 
     async def send(self, batch: Batch) -> None:
@@ -53,11 +54,8 @@ class FunctionSink(Sink):
         self._worker.close()
 
 
-def _is_partial(function: object) -> bool:
-    return isinstance(function, partial)
-
-
 def _is_async(function: Callable[..., Any]) -> bool:
     if isinstance(function, partial):
         return _is_async(function.func)
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
+    call = getattr(function, "__call__", None)  # noqa: B004 - what is wanted is the method itself
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)

@@ -59,12 +59,12 @@ class HandlerSink(Sink):
         self._patience = send_timeout
 
     @property
-    def level(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride] - the handler's, as it is now
+    def level(self) -> int:
         """The handler's level."""
         return self.handler.level
 
     @level.setter
-    def level(self, value: int) -> None:
+    def level(self, value: int) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
         self.handler.level = value
 
     def default_name(self) -> str:
