@@ -33,7 +33,12 @@ def results() -> Callable[..., Results]:
     """Makes the results of a demo in which offloop's round lost some mails."""
 
     def make(
-        lost: int = 0, reported: dict[str, int] | None = None, *, drained: float = 0.0, idle_p99: float = 1.25
+        lost: int = 0,
+        reported: dict[str, int] | None = None,
+        *,
+        drained: float = 0.0,
+        idle_p99: float = 1.25,
+        cpu: float = 90.0,
     ) -> Results:
         delays = {"p50": 0.5, "p99": idle_p99, "max": 40.0, "count": 200}
         came = Account(logged=300, delivered=300, messages=300, duplicates=0, lost=0, reported={})
@@ -51,7 +56,7 @@ def results() -> Callable[..., Results]:
             said={},
             stderr=[],
         )
-        fine = replace(idle, logged=300, errors=5, collector=came, mail=mail, cpu_us_per_record=90.0)
+        fine = replace(idle, logged=300, errors=5, collector=came, mail=mail, cpu_us_per_record=cpu)
         lossy = replace(mail, delivered=5 - lost, duplicates=lost, lost=lost, reported=reported or {})
         rounds = {
             "idle": idle,

@@ -78,3 +78,12 @@ def test_elsewhere_a_round_is_a_line(capsys: pytest.CaptureFixture[str]) -> None
         step("running", 1.0)
 
     assert capsys.readouterr().err == "standard queue pair: 2.5 s\n"
+
+
+def test_cpu_below_the_idle_round_is_no_figure(
+    capsys: pytest.CaptureFixture[str], results: Callable[..., Results]
+) -> None:
+    """A negative CPU time a record is not shown as one."""
+    show(results(cpu=-3.0))
+
+    assert "under 1 us" in " ".join(capsys.readouterr().out.split())
