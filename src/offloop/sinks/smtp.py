@@ -39,7 +39,7 @@ class SMTPSink(Sink):
 
     encodes = False
 
-    def __init__(  # noqa: PLR0913 - a mail server has many settings
+    def __init__(
         self,
         host: str,
         port: int = 587,
