@@ -207,8 +207,8 @@ def _fix_exception(snapshot: Snapshot) -> FrozenException | None:
     if not isinstance(info, BaseException) and not info:
         return None
     error: object = info
-    if isinstance(info, tuple) and len(cast("tuple[object, ...]", info)) == 3:  # noqa: PLR2004 - type, value, traceback
-        error = cast("tuple[object, ...]", info)[1]
+    if isinstance(info, tuple) and len(info) == 3:  # noqa: PLR2004 - type, value, traceback
+        error = info[1]
     snapshot["exc_info"] = None
     # Another handler's formatter may have left its own text there, colours and all.
     snapshot["exc_text"] = None

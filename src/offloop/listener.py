@@ -7,11 +7,11 @@ import logging
 import time
 from asyncio import events
 from collections.abc import Awaitable, Callable, Sequence
+from importlib import import_module
 from types import TracebackType
 from typing import Any, Self
 
 import anyio
-import anyio._backends._asyncio  # the first call into anyio would import it, on the loop
 
 from offloop import diagnostics
 from offloop.capture import Record, capture, restore, text_of
@@ -28,6 +28,9 @@ from offloop.sinks import Destination, as_sink
 from offloop.worker import Worker
 
 __all__ = ["QueueListener"]
+
+# anyio imports its backend in the first call into it, which would hold the loop for tens of milliseconds.
+import_module("anyio._backends._asyncio")
 
 _HAND = 256  # records taken from the queue at a time
 _LOOK = 16  # records routed between two looks at the clock

@@ -6,10 +6,10 @@ import asyncio
 import logging
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from threading import Event
-from typing import Any
+from typing import Any, cast
 
 from offloop.capture import Record
 from offloop.errors import PartialFailure, TemporaryFailure
@@ -201,5 +201,6 @@ class _Job:
 
 def _leave_shutdown(handler: logging.Handler) -> None:
     """Have `logging.shutdown` skip a handler that is stuck: it would wait for it at exit."""
-    handlers: list[Any] = logging._handlerList  # type: ignore[attr-defined]  # noqa: SLF001 - there is no public way out of it
+    # There is no public way out of it.
+    handlers = cast("list[Callable[[], object]]", logging._handlerList)  # type: ignore[attr-defined]  # noqa: SLF001
     handlers[:] = [reference for reference in handlers if reference() is not handler]
