@@ -8,8 +8,10 @@ records: the lane does, through `Settlement`.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Coroutine, Sequence
 from contextvars import Context
+from functools import partial
 from typing import Any, Protocol
 
 from offloop import diagnostics, marks
@@ -178,12 +180,14 @@ class Delivery:
         return error
 
     async def _bounded(self, call: Coroutine[Any, Any, None], timeout: float, what: str) -> BaseException | None:
-        task = self._loop.create_task(call, context=marked_context())
+        ended: asyncio.Future[None] = self._loop.create_future()
         began = self._loop.time()
-        if not await self._hold(task, timeout):
+        task = _start(self._loop, _tell(call, ended))
+        task.add_done_callback(partial(_resolve, ended))  # a task that is cancelled before it began tells nobody
+        if not await self._hold(ended, timeout):
             took = f"{self._loop.time() - began:.1f} s"
             task.cancel()
-            if not await self._hold(task, _GRACE):
+            if not await self._hold(ended, _GRACE):
                 self._abandoned.add(task)
                 task.add_done_callback(self._forget)
                 return TemporaryFailure(f"{what} hung for {took} and ignored its cancellation; abandoned")
@@ -269,6 +273,26 @@ class Delivery:
             f"{self._sink!r} failed, next attempt in {max(delay, asked):.1f} s: {_words(error)}",
         )
         return await self._settlement.back_off(delay, asked)
+
+
+def _start(loop: asyncio.AbstractEventLoop, call: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """A task of its own, with a marked context; from 3.12 on it begins at once, and may end without a turn of the loop."""
+    if sys.version_info >= (3, 12):
+        return asyncio.Task(call, loop=loop, context=marked_context(), eager_start=True)
+    return loop.create_task(call, context=marked_context())
+
+
+async def _tell(call: Coroutine[Any, Any, None], ended: asyncio.Future[None]) -> None:
+    """Say that the call has ended within its own last step: a done callback would come a turn of the loop later."""
+    try:
+        await call
+    finally:
+        _resolve(ended)
+
+
+def _resolve(ended: asyncio.Future[None], _: object = None) -> None:
+    if not ended.done():
+        ended.set_result(None)
 
 
 def _words(error: BaseException) -> str:
