@@ -276,7 +276,7 @@ class Delivery:
 
 
 def _start(loop: asyncio.AbstractEventLoop, call: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-    """A task of its own, with a marked context; from 3.12 on it begins at once, and may end without a turn of the loop."""
+    """A task of its own, with a marked context; from 3.12 on it begins at once, and may end without a turn."""
     if sys.version_info >= (3, 12):
         return asyncio.Task(call, loop=loop, context=marked_context(), eager_start=True)
     return loop.create_task(call, context=marked_context())
