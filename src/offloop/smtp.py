@@ -21,12 +21,11 @@ import aiosmtplib
 
 from offloop.errors import DeliveryError, PermanentFailure, SinkFailure, TemporaryFailure
 
-__all__ = ["TLS", "Access", "Session"]
+__all__ = ["TLS", "Access", "Mail", "Session"]
 
 TLS = Literal["auto", "starttls", "implicit", "off"]
 
-_CHUNK_BYTES = 64 * 1024  # written at once: with TLS about 0.1 ms of work on the loop
-_REST = 0.001  # seconds between two chunks
+_REST = 0.001  # seconds until we look again whether a piece is through
 _MAX_REPLY = 300  # characters of a reply that are repeated in a message
 _GOODBYE = 1.0  # seconds for the answer to QUIT
 
@@ -73,6 +72,30 @@ class Access:
             line = line.replace(self.password, "***")
         line = "".join(character if character.isprintable() else " " for character in line)
         return line if len(line) <= _MAX_REPLY else line[:_MAX_REPLY] + "..."
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """A mail as it goes over the wire.
+
+    Attributes:
+        pieces: Each begins with a line, and what a line begins with is no single period; of a size to write at once.
+        size: Bytes the mail has without the periods that were added.
+    """
+
+    pieces: Sequence[bytes]
+    size: int
+
+    @classmethod
+    def of(cls, pieces: Sequence[bytes]) -> Mail:
+        """Double the periods at the start of lines (RFC 5321, section 4.5.2).
+
+        Args:
+            pieces: The mail with CRLF line ends; each piece begins with a line.
+        """
+        stuffed = [piece.replace(b"\r\n.", b"\r\n..") for piece in pieces]
+        stuffed = [b"." + piece if piece.startswith(b".") else piece for piece in stuffed]
+        return cls(stuffed, sum(map(len, pieces)))
 
 
 class Session:
@@ -133,14 +156,13 @@ class Session:
         size = self._smtp.esmtp_extensions.get("size", "").strip()
         return int(size) if size.isascii() and size.isdecimal() and int(size) else None
 
-    async def deliver(self, sender: str, recipients: Sequence[str], mail: bytes, size: int) -> dict[str, str]:
+    async def deliver(self, sender: str, recipients: Sequence[str], mail: Mail) -> dict[str, str]:
         """Hand over one mail.
 
         Args:
             sender: Address for the envelope, ASCII.
             recipients: Addresses, ASCII.
-            mail: ASCII with CRLF line ends, periods doubled at the start of a line (RFC 5321, section 4.5.2).
-            size: Bytes it has without the doubled ones.
+            mail: In ASCII.
 
         Returns:
             The recipients that were refused while others were taken, with what the server said.
@@ -151,7 +173,7 @@ class Session:
             SinkFailure: The server wants no mail from us (the sender, AUTH).
         """
         self.data_sent = False
-        options = [f"SIZE={size}"] if self._smtp.supports_extension("size") else []
+        options = [f"SIZE={mail.size}"] if self._smtp.supports_extension("size") else []
         with _failures(self._access, "MAIL", about_us=True):
             await self._smtp.mail(sender, options=options)
         refused = await self._name(recipients)
@@ -233,8 +255,8 @@ class Session:
             raise kind("; ".join(map(str, failures.values())))
         return {recipient: str(failure) for recipient, failure in failures.items()}
 
-    async def _write(self, mail: bytes) -> aiosmtplib.SMTPResponse:
-        """Write the mail in chunks, and give the answer to it.
+    async def _write(self, mail: Mail) -> aiosmtplib.SMTPResponse:
+        """Write the mail piece by piece, and give the answer to it.
 
         Not with aiosmtplib's own `data`: its substitutions over the whole mail keep the loop for milliseconds.
         """
@@ -247,11 +269,11 @@ class Session:
         # Nobody asks for it where writing failed first.
         answer.add_done_callback(lambda task: task.cancelled() or task.exception())
         try:
-            for start in range(0, len(mail), _CHUNK_BYTES):
+            for piece in mail.pieces:
                 await self._drained(answer)
                 if answer.done():
                     return await answer
-                protocol.write(mail[start : start + _CHUNK_BYTES])
+                protocol.write(piece)
             self.data_sent = True
             protocol.write(b".\r\n")
             return await answer
