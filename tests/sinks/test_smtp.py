@@ -338,6 +338,20 @@ async def test_late_attempt_does_not_touch_a_newer_one(desk: Desk) -> None:
     assert len(desk.mails) == 1
 
 
+async def test_given_up_send_does_not_make_a_connection(desk: Desk) -> None:
+    """A send whose kept connection is replaced under it fails, and leaves the new connection alone."""
+    async with sink_to(desk.port) as sink:
+        await sink.send(batch_for(sink))
+        desk.answer("MAIL", HOLD)
+        stale = asyncio.ensure_future(sink.send(batch_for(sink)))
+        await until(lambda: desk.commands.count("MAIL") == 2)
+        await sink.open()
+        with pytest.raises(TemporaryFailure, match="MAIL: "):
+            await stale
+        await sink.send(batch_for(sink))
+    assert (len(desk.mails), desk.connections) == (2, 2)
+
+
 @pytest.mark.filterwarnings("ignore:unclosed transport:ResourceWarning")
 def test_works_in_another_loop(desk: Desk) -> None:
     """A sink that was not closed in its first loop opens in the next."""

@@ -157,12 +157,14 @@ class SMTPSink(Sink):
         kept = session is not None and session.delivered > 0
         if session is None:
             session = await self._connect()
+        opening = self._openings
         try:
             mail = await self._worker.run(self._compose, batch, session.max_bytes)
             try:
                 refused = await self._deliver(session, mail)
             except TemporaryFailure:
-                if not kept or session.is_connected or session.data_sent:
+                # Nor if we were given up, and what stands now belongs to another attempt.
+                if not kept or session.is_connected or session.data_sent or opening != self._openings:
                     raise
                 session = await self._connect()
                 refused = await self._deliver(session, mail)
@@ -179,11 +181,11 @@ class SMTPSink(Sink):
         session = self._kept()
         self._session = None
         self._worker.close()
-        if session is not None:
-            await session.quit()
         if self._left is not None:
             self._left.abort()
             self._left = None
+        if session is not None:
+            await session.quit()
 
     def __repr__(self) -> str:
         state = "connected" if self._session is not None and self._session.is_connected else "not connected"
@@ -237,7 +239,9 @@ class SMTPSink(Sink):
 
     def _leave(self, session: Session) -> None:
         if session is self._session:
-            # TLS closes in two steps: one that is not through by the time of `aclose` is aborted there.
+            # TLS closes in two steps: one that is not through by the time of the next, or of `aclose`, is aborted there.
+            if self._left is not None:
+                self._left.abort()
             self._session, self._left = None, session
             session.leave()
 
