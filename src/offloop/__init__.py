@@ -13,13 +13,15 @@ from offloop.errors import (
     SinkFailure,
     TemporaryFailure,
 )
-from offloop.formatters.json import JSONFormatter
+from offloop.formatters import JSONFormatter, TextFormatter
 from offloop.handler import QueueHandler
 from offloop.ledger import Counts, Report, Stats
 from offloop.listener import QueueListener
 from offloop.pipeline import Pipeline
 from offloop.policies import Batching, Buffer, Retry
 from offloop.sink import Batch, Sink
+from offloop.sinks.smtp import SMTPSink
+from offloop.sinks.tcp import TCPSink
 
 __all__ = [
     "Batch",
@@ -39,8 +41,11 @@ __all__ = [
     "QueueListener",
     "Report",
     "Retry",
+    "SMTPSink",
     "Sink",
     "SinkFailure",
     "Stats",
+    "TCPSink",
     "TemporaryFailure",
+    "TextFormatter",
 ]

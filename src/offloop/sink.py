@@ -170,9 +170,10 @@ class Sink(logging.Handler):
         return self.format(record).encode("utf-8", "backslashreplace")
 
     def encoding_key(self) -> Hashable | None:
-        """What decides how `encode` makes bytes of a record: sinks with equal keys share one encoding of it. None: not shared.
+        """What decides how `encode` makes bytes of a record: sinks with equal keys share one encoding of it.
 
-        The default is the formatter, unless `encode` is overridden; ours are equal when they are configured alike.
+        None: not shared. The default is the formatter, unless `encode` is overridden; ours are equal when they are
+        configured alike.
         """
         return self.formatter if type(self).encode is Sink.encode and isinstance(self.formatter, Hashable) else None
 

@@ -50,9 +50,9 @@ def results() -> Callable[..., Any]:
             stderr=[],
         )
         logging = {"logged": 300, "errors": 5, "collector": account, "cpu_us_per_record": 90.0}
-        fields = {name: getattr(idle, name) for name in Round.__slots__} | logging
-        standard = Round(**fields | {"mail": account, "stderr": ["a line of its own"]})
-        offloop = Round(**fields | {"mail": mail, "drained_after_seconds": drained})
+        fields = dict[str, Any]({name: getattr(idle, name) for name in Round.__slots__} | logging)
+        standard = Round(**fields | dict[str, Any](mail=account, stderr=["a line of its own"]))
+        offloop = Round(**fields | dict[str, Any](mail=mail, drained_after_seconds=drained))
         rounds = {"idle": idle, "standard": standard, "queue": standard, "offloop": offloop}
         return Results(settings=Settings(), rounds=rounds)
 
