@@ -39,7 +39,7 @@ class SMTPSink(Sink):
 
     encodes = False
 
-    def __init__(  # noqa: PLR0913 - a mail server has many settings
+    def __init__(
         self,
         host: str,
         port: int = 587,
@@ -239,7 +239,7 @@ class SMTPSink(Sink):
 
     def _leave(self, session: Session) -> None:
         if session is self._session:
-            # TLS closes in two steps: one that is not through by the time of the next, or of `aclose`, is aborted there.
+            # TLS closes in two steps: one that is not through by the next time, or by `aclose`, is aborted then.
             if self._left is not None:
                 self._left.abort()
             self._session, self._left = None, session
