@@ -27,6 +27,7 @@ TLS = Literal["auto", "starttls", "implicit", "off"]
 
 _REST = 0.001  # seconds until we look again whether a piece is through
 _MAX_REPLY = 300  # characters of a reply that are repeated in a message
+_TRANSPORT_CLOSES = 0.1  # seconds, generously: it takes a turn or two of the loop
 _GOODBYE = 1.0  # seconds for the answer to QUIT
 
 # Replies that speak of us and not of a mail: AUTH is needed, is too weak, failed, or wants TLS (RFC 4954, section 6).
@@ -139,7 +140,7 @@ class Session:
             await session._authenticate()
         except BaseException:
             if session is None:
-                connected.close()
+                _shut(connected)
             else:
                 session.abort()
             raise
@@ -327,6 +328,16 @@ def _tls_failure(where: str, error: ssl.SSLError) -> DeliveryError:
         return TemporaryFailure(f"{where}the server broke off the TLS handshake")
     reason = getattr(error, "verify_message", None) or error.reason or str(error)
     return SinkFailure(f"{where}TLS failed: {reason}")
+
+
+def _shut(connected: socket.socket) -> None:
+    """End a connection that a transport may have by now, which aiosmtplib does not tell after a failure.
+
+    To close a socket under a transport would leave its loop watching a descriptor that the next one gets.
+    """
+    with suppress(OSError):
+        connected.shutdown(socket.SHUT_RDWR)  # a transport sees the end, and closes
+    asyncio.get_running_loop().call_later(_TRANSPORT_CLOSES, connected.close)
 
 
 def _literal(connected: socket.socket) -> str:
