@@ -49,7 +49,9 @@ def build(
 ) -> bytes:
     """Give a mail of the records."""
     formatter = more.pop("formatter", logging.Formatter("%(levelname)s %(name)s: %(message)s"))
-    return compose(letter(subject, **more), records, key=KEY, created=1e9, formatter=formatter, max_bytes=max_bytes)
+    pieces = compose(letter(subject, **more), records, key=KEY, created=1e9, formatter=formatter, max_bytes=max_bytes)
+    assert all(piece.endswith(b"\r\n") for piece in pieces)
+    return b"".join(pieces)
 
 
 def parts(raw: bytes) -> tuple[str, str]:

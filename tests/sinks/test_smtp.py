@@ -11,7 +11,7 @@ import ssl
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -184,15 +184,15 @@ async def test_starttls_with_login(certified: Certificates) -> None:
 
 
 async def test_idle_tls_connection_is_dropped(certified: Certificates) -> None:
-    """A connection with TLS that is let go of leaves nothing behind."""
+    """A connection with TLS that is let go of leaves nothing behind, however far its closing is."""
     with aiosmtpd(tls_context=certified.server) as desk:
         async with sink_to(desk.port, tls_context=certified.client, idle_timeout=0) as sink:
+            for _ in range(2):
+                await sink.send(batch_for(sink))
+                assert await asyncio.to_thread(desk.lost.acquire, timeout=10)
             await sink.send(batch_for(sink))
-            assert await asyncio.to_thread(desk.lost.acquire, timeout=10)
-        async with sink_to(desk.port, tls_context=certified.client, idle_timeout=0) as sink:
-            await sink.send(batch_for(sink))
-            await asyncio.sleep(0)
-    assert len(desk.mails) == 2
+            await until(lambda: sink._session is None)
+    assert (len(desk.mails), desk.connections) == (3, 3)
 
 
 async def test_wrong_password_is_the_sinks_failure(certified: Certificates) -> None:
@@ -324,8 +324,29 @@ async def test_open_that_is_cancelled_leaves_nothing() -> None:
                 pass
         accepted, _ = silent.accept()
         with accepted:
-            accepted.settimeout(10)
-            assert accepted.recv(1) == b""
+            assert await asyncio.to_thread(accepted.recv, 1) == b""
+    gc.collect()
+
+
+async def test_open_that_is_cancelled_after_the_handshake_leaves_nothing(certified: Certificates) -> None:
+    """A server that says nothing after the TLS handshake sees the connection end at the deadline."""
+    ended = asyncio.Event()
+
+    async def wait(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            await reader.read()
+        writer.transport.abort()
+        ended.set()
+
+    async with await asyncio.start_server(wait, "127.0.0.1", 0, ssl=certified.server) as server:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                port = server.sockets[0].getsockname()[1]
+                async with sink_to(port, tls="implicit", tls_context=certified.client):
+                    pass
+        await ended.wait()
+        await asyncio.sleep(0)
+    gc.collect()
 
 
 async def test_late_attempt_does_not_touch_a_newer_one(desk: Desk) -> None:
@@ -336,6 +357,20 @@ async def test_late_attempt_does_not_touch_a_newer_one(desk: Desk) -> None:
         assert second is None
         await sink.send(batch_for(sink))
     assert len(desk.mails) == 1
+
+
+async def test_given_up_send_does_not_make_a_connection(desk: Desk) -> None:
+    """A send whose kept connection is replaced under it fails, and leaves the new connection alone."""
+    async with sink_to(desk.port) as sink:
+        await sink.send(batch_for(sink))
+        desk.answer("MAIL", HOLD)
+        stale = asyncio.ensure_future(sink.send(batch_for(sink)))
+        await until(lambda: desk.commands.count("MAIL") == 2)
+        await sink.open()
+        with pytest.raises(TemporaryFailure, match="MAIL: "):
+            await stale
+        await sink.send(batch_for(sink))
+    assert (len(desk.mails), desk.connections) == (2, 2)
 
 
 @pytest.mark.filterwarnings("ignore:unclosed transport:ResourceWarning")

@@ -16,7 +16,7 @@ from offloop.mail import DEFAULT_SUBJECT, Letter, Mailbox, Subject, compose
 from offloop.names import Endpoint
 from offloop.policies import at_least, one_of
 from offloop.sink import Batch, Sink, SinkOptions
-from offloop.smtp import TLS, Access, Session
+from offloop.smtp import TLS, Access, Mail, Session
 from offloop.worker import Breather, Worker
 
 __all__ = ["SMTPSink"]
@@ -157,15 +157,17 @@ class SMTPSink(Sink):
         kept = session is not None and session.delivered > 0
         if session is None:
             session = await self._connect()
+        opening = self._openings
         try:
-            mail, size = await self._worker.run(self._compose, batch, session.max_bytes)
+            mail = await self._worker.run(self._compose, batch, session.max_bytes)
             try:
-                refused = await self._deliver(session, mail, size)
+                refused = await self._deliver(session, mail)
             except TemporaryFailure:
-                if not kept or session.is_connected or session.data_sent:
+                # Nor if we were given up, and what stands now belongs to another attempt.
+                if not kept or session.is_connected or session.data_sent or opening != self._openings:
                     raise
                 session = await self._connect()
-                refused = await self._deliver(session, mail, size)
+                refused = await self._deliver(session, mail)
         except BaseException:
             self._drop(session)
             raise
@@ -179,19 +181,19 @@ class SMTPSink(Sink):
         session = self._kept()
         self._session = None
         self._worker.close()
-        if session is not None:
-            await session.quit()
         if self._left is not None:
             self._left.abort()
             self._left = None
+        if session is not None:
+            await session.quit()
 
     def __repr__(self) -> str:
         state = "connected" if self._session is not None and self._session.is_connected else "not connected"
         return f"<{type(self).__name__} {Endpoint(self._access.host, self._access.port)} {state}>"
 
-    def _compose(self, batch: Batch, server_max: int | None) -> tuple[bytes, int]:
-        """Build the mail as it goes over the wire, and its size as it is; called in the worker."""
-        mail = compose(
+    def _compose(self, batch: Batch, server_max: int | None) -> Mail:
+        """Build the mail; in the worker."""
+        pieces = compose(
             self._letter,
             batch.records,
             key=batch.key,
@@ -200,12 +202,11 @@ class SMTPSink(Sink):
             max_bytes=min(self._max_bytes, server_max or self._max_bytes),
             breathe=Breather(),
         )
-        # A line's first period is doubled, for a single one ends the mail: RFC 5321, section 4.5.2.
-        return mail.replace(b"\r\n.", b"\r\n.."), len(mail)
+        return Mail.of(pieces)
 
-    async def _deliver(self, session: Session, mail: bytes, size: int) -> dict[str, str]:
+    async def _deliver(self, session: Session, mail: Mail) -> dict[str, str]:
         recipients = [mailbox.address for mailbox in self._letter.to]
-        return await session.deliver(self._letter.sender.address, recipients, mail, size)
+        return await session.deliver(self._letter.sender.address, recipients, mail)
 
     async def _connect(self) -> Session:
         if self._session is not None:
@@ -238,7 +239,9 @@ class SMTPSink(Sink):
 
     def _leave(self, session: Session) -> None:
         if session is self._session:
-            # TLS closes in two steps: one that is not through by the time of `aclose` is aborted there.
+            # TLS closes in two steps: one that is not through by the next time, or by `aclose`, is aborted then.
+            if self._left is not None:
+                self._left.abort()
             self._session, self._left = None, session
             session.leave()
 
