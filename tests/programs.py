@@ -48,7 +48,7 @@ class Program:
 
 @asynccontextmanager
 async def python(*arguments: str | Path, **environment: object) -> AsyncIterator[Program]:
-    """Run Python with warnings as errors, in a process group of its own that is gone in the end; prints what it said."""
+    """Run Python, warnings as errors, in a process group of its own that is gone in the end; prints what it said."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-W",

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
 import pytest
+
 from helpers import Collector, collecting, messages_of
 from mailservers import Desk, aiosmtpd, parsed
-
 from offloop.testing import FaultProxy
 
 

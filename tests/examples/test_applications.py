@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiohttp import ClientConnectionError, ClientSession, TCPConnector
+
 from helpers import until
 from mailservers import free_port
 from programs import EXAMPLES, Program, python
@@ -41,10 +42,12 @@ async def serving(destinations: Destinations, workers: int) -> AsyncIterator[tup
     """Run the FastAPI example as its docstring says."""
     port = free_port()
     options = ["--app-dir", str(EXAMPLES), "--port", str(port), "--workers", str(workers), "fastapi_app:app"]
-    async with python("-m", "uvicorn", *options, **destinations.environment) as program:
-        async with client(f"http://127.0.0.1:{port}") as session:
-            assert (await answer(session, "GET", "/orders/0", program))[0] == 200
-            yield session, program
+    async with (
+        python("-m", "uvicorn", *options, **destinations.environment) as program,
+        client(f"http://127.0.0.1:{port}") as session,
+    ):
+        assert (await answer(session, "GET", "/orders/0", program))[0] == 200
+        yield session, program
 
 
 async def pay_at_both(session: ClientSession, numbers: itertools.count[int], program: Program) -> set[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aiohttp import web
+
 from programs import EXAMPLES, python
 
 if TYPE_CHECKING:
