@@ -32,7 +32,7 @@ READY_SECONDS = 20.0
 
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        return listening.getsockname()[1]
+        return int(listening.getsockname()[1])
 
 
 @contextmanager

@@ -21,16 +21,28 @@ class Program:
 
     process: asyncio.subprocess.Process
     output: bytearray = field(default_factory=bytearray)
-    reading: asyncio.Task[None] | None = None
+    errors: bytearray = field(default_factory=bytearray)
+    reading: asyncio.Future[tuple[None, None]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
+        self.reading = asyncio.gather(
+            self._read(self.process.stdout, self.output), self._read(self.process.stderr, self.errors)
+        )
 
     @property
     def text(self) -> str:
         """All it and its children have printed."""
         return self.output.decode(errors="replace")
 
+    @property
+    def trouble(self) -> str:
+        """All it and its children have said on stderr."""
+        return self.errors.decode(errors="replace")
+
     async def end(self) -> int:
         """Wait until it and all its children have ended; gives its exit status."""
-        assert self.reading is not None
         await self.reading
         return await self.process.wait()
 
@@ -39,11 +51,9 @@ class Program:
         self.process.send_signal(signal.SIGTERM)
         return await self.end()
 
-    async def read(self) -> None:
-        """Keep what it prints."""
-        assert self.process.stdout is not None
-        while chunk := await self.process.stdout.read(65_536):
-            self.output += chunk
+    async def _read(self, stream: asyncio.StreamReader, into: bytearray) -> None:
+        while chunk := await stream.read(65_536):
+            into += chunk
 
 
 @asynccontextmanager
@@ -57,11 +67,10 @@ async def python(*arguments: str | Path, **environment: object) -> AsyncIterator
         cwd=ROOT,
         env=os.environ | {"PYTHONUNBUFFERED": "1"} | {name: str(value) for name, value in environment.items()},
         stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
+        stderr=asyncio.subprocess.PIPE,
         start_new_session=True,
     )
     program = Program(process)
-    program.reading = asyncio.create_task(program.read())
     try:
         yield program
     finally:
@@ -70,4 +79,4 @@ async def python(*arguments: str | Path, **environment: object) -> AsyncIterator
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
         await program.end()
-        print(program.text)
+        print(program.text, program.trouble)

@@ -33,7 +33,7 @@ async def answer(session: ClientSession, method: str, path: str, program: Progra
             async with session.request(method, path) as response:
                 return response.status, await response.json()
         except ClientConnectionError:
-            assert program.process.returncode is None, program.text
+            assert program.process.returncode is None, program.trouble
             await asyncio.sleep(0.05)
 
 
@@ -82,7 +82,7 @@ async def test_two_workers_answer_while_mail_hangs_and_deliver_when_it_recovers(
 
         destinations.proxy.forward()
         await until(lambda: len(set(destinations.mailed(failed))) == len(paid))
-        assert await program.stop() == 0, program.text
+        assert await program.stop() == 0, program.trouble
     assert sorted(set(destinations.mailed(failed))) == expected
 
 
@@ -111,7 +111,7 @@ async def test_aiohttp_answers_while_mail_hangs_and_delivers_before_it_ends(dest
                 assert response.status == 400
         assert destinations.desk.connections == 0
         destinations.proxy.forward()
-        assert await program.stop() == 0, program.text
+        assert await program.stop() == 0, program.trouble
     await destinations.collector.wait_for(lambda: "7 can't be divided by 0" in destinations.lines)
     assert set(destinations.mailed(r"\d can't be divided by 0")) == {
         "6 can't be divided by 0",
