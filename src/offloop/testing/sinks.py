@@ -100,8 +100,8 @@ class FaultySink(MemorySink):
     """Fails as told, attempt by attempt, and takes the batch where nothing is told.
 
     A step is an exception (raised), a number (seconds to wait before the batch is taken), `HANG`, or a function of the
-    batch (awaited if it is async; what it raises is raised, and records it leaves out by raising `PartialFailure` are
-    kept as that says).
+    batch (awaited if it is async; what it raises is raised). Of a batch for which `PartialFailure` is raised, the records
+    that it does not name are kept.
 
     Attributes:
         attempts: How often `send` was called.
@@ -123,16 +123,18 @@ class FaultySink(MemorySink):
             options: What every sink takes.
         """
         super().__init__(**options)
+        self.attempts = 0
+        self.fail(*steps, always=always, poison=poison)
+
+    def fail(self, *steps: Step, always: Step | None = None, poison: Callable[[LogRecord], bool] | None = None) -> None:
+        """Set a new script, as at construction; an attempt that is under way goes on by the old one."""
         self._steps = list(steps)
         self._always = always
         self._poison = poison
-        self.attempts = 0
 
     def heal(self) -> None:
         """From now on, take every batch; a batch that hangs still does until its attempt is given up."""
-        self._steps.clear()
-        self._always = None
-        self._poison = None
+        self.fail()
 
     async def send(self, batch: Batch) -> None:
         """Do what the script says."""
