@@ -91,8 +91,8 @@ def figure(measured: dict[str, Any]) -> Iterator[str]:
     yield f'<rect class="card" x="0.5" y="0.5" width="{WIDTH - 1}" height="{HEIGHT - 1}" rx="8"/>'
     yield '<text class="title" x="16" y="28">How late the event loop is</text>'
     yield (
-        f'<text class="small" x="16" y="48">{settings["rate"]:g} records/s to a collector, errors also to a mail server '
-        f"that takes {1e3 * settings['mail_delay']:g} ms a mail</text>"
+        f'<text class="small" x="16" y="48">{settings["rate"]:g} records/s to a collector, errors also to a mail '
+        f"server that takes {1e3 * settings['mail_delay']:g} ms a mail</text>"
     )
     yield from axis()
     for number, (kind, delay) in enumerate(delays.items()):
