@@ -12,7 +12,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.nav import Navigation
 
 PACKAGE = Path(__file__).parent.parent / "src" / "offloop"
-KINDS = ["Offloop", "Tutorial", "How-to", "Reference", "Explanation"]
+KINDS = ["Offloop", "Tutorial", "How to", "Reference", "Explanation"]
 
 # File name: title, and the modules, as patterns of paths under src/offloop.
 AREAS = {
