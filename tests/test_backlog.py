@@ -29,7 +29,7 @@ STEPS = st.lists(
 
 @given(steps=STEPS, overflow=st.sampled_from(["drop_old", "drop_new"]))
 def test_bounds_and_barriers_hold(steps: list[tuple[str, int]], overflow: str) -> None:
-    """Whatever is done: the bound holds, bytes are those of what is held, and a barrier counts exactly what is ahead."""
+    """Whatever is done: the bound holds, bytes are those of what is held, and a barrier counts what is ahead."""
     backlog = Backlog(Buffer(max_records=6, overflow=overflow))  # type: ignore[arg-type]
     held: list[Record] = []
     barriers = []

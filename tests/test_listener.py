@@ -391,9 +391,7 @@ def test_listener_serves_another_loop(queue: asyncio.Queue[Any], log: logging.Lo
     assert sink.messages == ["one", "no loop", "two"]
 
 
-def test_loop_that_was_closed_without_a_stop_is_left_behind(
-    queue: asyncio.Queue[Any], log: logging.Logger
-) -> None:
+def test_loop_that_was_closed_without_a_stop_is_left_behind(queue: asyncio.Queue[Any], log: logging.Logger) -> None:
     """A dead loop's listener can be started again; what its lane held goes out."""
     sink = FaultySink(HANG)
     listener = QueueListener(queue, sink)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from logging import LogRecord
 from threading import get_ident
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 from weakref import WeakValueDictionary
 
 from offloop.capture import Snapshot
@@ -40,8 +40,9 @@ class OwnQueue(asyncio.Queue[Item]):
 
     container: deque[Item]
 
-    def _init(self, maxsize: int) -> None:  # noqa: ARG002 - asyncio.Queue's hook for subclasses
-        self.container = self._queue = deque()
+    def _init(self, maxsize: int) -> None:
+        self.container = deque()
+        self._queue = self.container
 
 
 def level_of(item: Item) -> int:
@@ -63,14 +64,14 @@ def evictable(items: Sequence[Any] | deque[Any], level: Callable[[Any], int], le
 class Intake:
     """What all handlers and the listener of one queue share. One exists for a queue as long as anyone uses it."""
 
-    _registry: WeakValueDictionary[int, Intake] = WeakValueDictionary()
-    _registering = threading.Lock()
+    _registry: ClassVar[WeakValueDictionary[int, Intake]] = WeakValueDictionary()
+    _registering: ClassVar = threading.Lock()
 
     def __init__(self, queue: asyncio.Queue[Item]) -> None:
         """Use `of`: a second intake for one queue would not know of the first."""
         self.queue = queue
         self.own = queue.container if isinstance(queue, OwnQueue) else None
-        self.bound = queue.maxsize if queue.maxsize > 0 else 0
+        self.bound = max(0, queue.maxsize)
         self.staged: deque[Item] = deque()
         self.hand: list[Item] = []
         """Taken from the queue and being routed: still pending."""

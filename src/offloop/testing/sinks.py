@@ -99,9 +99,9 @@ Step = BaseException | type[BaseException] | float | _Hang | Callable[[Batch], o
 class FaultySink(MemorySink):
     """Fails as told, attempt by attempt, and takes the batch where nothing is told.
 
-    A step is an exception (raised), a number (seconds to wait before the batch is taken), `HANG`, or a function of the batch
-    (awaited if it is async; what it raises is raised, and records it leaves out by raising `PartialFailure` are kept as
-    that says).
+    A step is an exception (raised), a number (seconds to wait before the batch is taken), `HANG`, or a function of the
+    batch (awaited if it is async; what it raises is raised, and records it leaves out by raising `PartialFailure` are
+    kept as that says).
 
     Attributes:
         attempts: How often `send` was called.
@@ -109,7 +109,7 @@ class FaultySink(MemorySink):
 
     def __init__(
         self,
-        *steps: Step,
+        *steps: Step | None,
         always: Step | None = None,
         poison: Callable[[LogRecord], bool] | None = None,
         **options: Any,
