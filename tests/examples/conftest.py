@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -33,6 +34,11 @@ class Destinations:
     def lines(self) -> list[str]:
         """The message of each line that the collector has."""
         return messages_of(self.collector.lines)
+
+    @property
+    def processes(self) -> set[int]:
+        """The processes whose lines the collector has."""
+        return {json.loads(line)["process"] for line in self.collector.lines}
 
     def mailed(self, pattern: str) -> list[str]:
         """What a pattern finds in the texts of all mails."""

@@ -78,6 +78,7 @@ async def test_two_workers_answer_while_mail_hangs_and_deliver_when_it_recovers(
 
         await destinations.collector.wait_for(lambda: len(destinations.lines) > len(paid))
         assert sorted(line for line in destinations.lines if "paid" in line) == expected
+        assert len(destinations.processes) == 2
         assert destinations.desk.connections == 0
 
         destinations.proxy.forward()
