@@ -50,7 +50,7 @@ AREAS = {
     "formatters": ("Formatters", ["formatters/json.py", "formatters/text.py", "formatters/encoding.py"]),
     "stats": ("Stats and reports", ["ledger.py"]),
     "errors": ("Errors", ["errors.py"]),
-    "testing": ("Testing", ["testing/__init__.py", "testing/[!_]*.py"]),
+    "testing": ("Testing", ["testing/__init__.py"]),
 }
 
 
