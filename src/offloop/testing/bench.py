@@ -106,7 +106,7 @@ class SinkBench:
         return []
 
     def _messages(self, count: int, text: str = "") -> list[str]:
-        """So many messages that were never sent before: a number each, and this text between it and the number again."""
+        """So many messages that were never sent before: a number, this text, and the number again."""
         first = len(self._texts)
         names = [f"{self._token}.{number}" for number in range(first, first + count)]
         # Both ends can be told: of a message that arrives in two pieces each is counted.

@@ -274,7 +274,7 @@ class SinkContract(AttemptCases):
             await self._inflict(fault)
             _log(logger, during)
             await self._until(
-                lambda: _counts(pipeline).error,
+                lambda: _counts(pipeline).error or _counts(pipeline).lost,
                 lambda: ContractBroken(sink, "failed in no attempt during an outage", "an attempt that fails raises"),
             )
             midst = pipeline.stats()

@@ -74,10 +74,9 @@ def cancel_now(_: object) -> Generator[Any, None, None]:
 def cancel_as_answered(awaited: object) -> Generator[Any, None, None]:
     """Cancel the task when what it waits for is there and it has not heard of it: the answer is lost."""
     task = _this_task()
-    if isinstance(awaited, asyncio.Future):
+    if asyncio.isfuture(awaited):
         # Called before the task's own callback, which is added when it begins to wait.
-        future: asyncio.Future[Any] = awaited
-        future.add_done_callback(lambda _: task.cancel())
+        awaited.add_done_callback(lambda _: task.cancel())
     else:
         task.cancel()
     yield from ()
