@@ -9,6 +9,7 @@ import threading
 from typing import Any
 
 import pytest
+from helpers import until
 
 from offloop import (
     Batching,
@@ -414,6 +415,33 @@ def test_loop_that_was_closed_without_a_stop_is_left_behind(queue: asyncio.Queue
 
     asyncio.run(again())
     assert sink.messages == ["held"]
+
+
+def test_logging_after_a_loop_was_closed_without_a_stop_raises_nothing(
+    queue: asyncio.Queue[Any], log: logging.Logger
+) -> None:
+    """The idle listener of a dead loop can't be woken; the record waits for the next start."""
+    sink = MemorySink()
+    listener = QueueListener(queue, sink)
+    loop = asyncio.new_event_loop()
+
+    async def begin() -> None:
+        listener.start()
+        await listener.flush()
+        await until(lambda: listener._intake.waiter is not None)
+
+    loop.run_until_complete(begin())
+    for task in asyncio.all_tasks(loop):
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+    loop.close()
+    log.info("nobody listens")
+
+    async def again() -> None:
+        async with listener:
+            await sink.wait_for(1)
+
+    asyncio.run(again())
+    assert sink.messages == ["nobody listens"]
 
 
 def test_end_of_asyncio_run_drains(queue: asyncio.Queue[Any], log: logging.Logger) -> None:

@@ -217,7 +217,10 @@ class Intake:
         self._awake = True
         waiter, self.waiter = self.waiter, None
         if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+            try:
+                waiter.set_result(None)
+            except RuntimeError:
+                pass  # the loop was closed without a stop: the record is in the queue all the same, for the next start
 
     def mark(self) -> int:
         """A position: what is in here now has passed it when `passed` says so."""
