@@ -60,6 +60,24 @@ async def test_records_of_a_standard_handler_are_taken(log: logging.Logger) -> N
     assert sink.messages == ["standard 1"]
 
 
+async def test_what_is_no_record_is_counted_and_nothing_else_suffers(
+    queue: asyncio.Queue[Any], log: logging.Logger
+) -> None:
+    """Anyone may put anything on a queue of their own, as the standard listener's sentinel, or a level in words."""
+    sink = MemorySink()
+    async with QueueListener(queue, sink) as listener:
+        log.info("before")
+        for odd in (None, "text", {}, {"msg": "no level"}, object()):
+            queue.put_nowait(odd)
+        queue.put_nowait(logging.makeLogRecord({"msg": "a word", "levelno": "INFO"}))
+        log.info("after")
+        await sink.wait_for(3)
+        assert (await listener.flush()).complete
+    assert sink.messages == ["before", "a word", "after"]
+    assert listener.stats().intake.dropped == {"rejected": {"NOTSET": 5}}
+    assert listener.stats().balanced
+
+
 async def test_levels_relay(queue: asyncio.Queue[Any], log: logging.Logger) -> None:
     """Each sink gets what its level lets through, and counts the rest as filtered; what none takes never enters."""
     errors, infos = MemorySink(level="ERROR", name="errors"), MemorySink(level="INFO", name="infos")
@@ -435,6 +453,7 @@ def test_logging_after_a_loop_was_closed_without_a_stop_raises_nothing(
         task._log_destroy_pending = False  # type: ignore[attr-defined]
     loop.close()
     log.info("nobody listens")
+    assert listener.stats().intake.dropped == {}
 
     async def again() -> None:
         async with listener:

@@ -47,7 +47,9 @@ class OwnQueue(asyncio.Queue[Item]):
 
 def level_of(item: Item) -> int:
     """The level number of what waits in the queue."""
-    return cast("int", item["levelno"]) if isinstance(item, dict) else item.levelno
+    levelno = item.get("levelno") if isinstance(item, dict) else getattr(item, "levelno", None)
+    # Anyone may put anything on a queue of their own.
+    return cast("int", levelno) if isinstance(levelno, (int, float)) else logging.NOTSET
 
 
 def evictable(items: Sequence[Any] | deque[Any], level: Callable[[Any], int], levelno: int) -> int | None:
@@ -195,11 +197,13 @@ class Intake:
             self._version += 1
         return hand
 
-    def commit(self, count: int) -> None:
-        """The first `count` records of the hand were routed."""
+    def commit(self, count: int, odd: int = 0) -> None:
+        """From the front of the hand `count` records were routed; `odd` items among them were none, and are dropped."""
         self._version += 1
         self._delivered += count
-        del self.hand[:count]
+        del self.hand[: count + odd]
+        for _ in range(odd):
+            self.turn_away("rejected", logging.NOTSET)
         self._version += 1
 
     def sleep(self) -> asyncio.Future[None] | None:
