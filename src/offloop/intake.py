@@ -87,7 +87,6 @@ class Intake:
         self._awake = True
         self._version = 0
         self._delivered = 0
-        self._evicted = 0
         # What was turned away, as (reason, level) per record: an append needs no lock, whoever interrupts whom.
         self._tally: deque[tuple[str, int]] = deque()
         self._totals: Counter[tuple[str, int]] = Counter()
@@ -228,11 +227,15 @@ class Intake:
 
     def mark(self) -> int:
         """A position: what is in here now has passed it when `passed` says so."""
-        return self._delivered + self._evicted + self.pending
+        return self._delivered + self.pending
 
     def passed(self, mark: int) -> bool:
-        """Whether all that was in here at the mark is on its way."""
-        return self._delivered + self._evicted >= mark or not self.pending
+        """Whether all that was in here at the mark is on its way.
+
+        Evictions don't count: one may have hit a record behind the mark. In the place of each that hit one before it, a
+        later record is waited for.
+        """
+        return self._delivered >= mark or not self.pending
 
     # ----------------------------------------------------------------------------------------------------------------
 
@@ -283,7 +286,7 @@ class Intake:
             victim = self.own[index]
             self._version += 1
             del self.own[index]
-            self._note_eviction(victim)
+            self.turn_away("overflow", level_of(victim))
             self._version += 1
             return True
         return self._evict_head(levelno, here=here)
@@ -308,12 +311,8 @@ class Intake:
         if level_of(victim) >= logging.ERROR > levelno:
             back(victim)
             return False
-        self._note_eviction(victim)
-        return True
-
-    def _note_eviction(self, victim: Item) -> None:
-        self._evicted += 1
         self.turn_away("overflow", level_of(victim))
+        return True
 
     def _fold(self) -> None:
         """Sum up the tally, unless somebody is at it."""
