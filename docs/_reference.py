@@ -12,19 +12,45 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.nav import Navigation
 
 PACKAGE = Path(__file__).parent.parent / "src" / "offloop"
-KINDS = ["Offloop", "Tutorial", "How-to", "Reference", "Explanation"]
+KINDS = ["Offloop", "Tutorial", "How to", "Reference", "Explanation"]
+
+# The pages of a kind, in the order in which its index names them.
+PAGES = {
+    "How to": [
+        "fastapi",
+        "aiohttp",
+        "mail",
+        "tcp",
+        "own-sink",
+        "handlers",
+        "testing",
+        "dictconfig",
+        "structlog-loguru",
+    ],
+    "Explanation": ["journey", "never-blocks", "threads", "failures"],
+}
+
+# What users need of modules whose other names are for the rooms around them.
+MEMBERS = {
+    "capture.py": ["Record", "restore", "extras", "message_of"],
+    "formatters/encoding.py": ["to_json"],
+    "handler.py": ["QueueHandler"],
+    "ledger.py": ["Stats", "Report", "Counts"],
+    "policies.py": ["Batching", "Retry", "Buffer"],
+    "tracebacks.py": ["FrozenException", "Frame"],
+}
 
 # File name: title, and the modules, as patterns of paths under src/offloop.
 AREAS = {
     "pipeline": ("Pipeline", ["pipeline.py"]),
     "pair": ("Handler and listener", ["handler.py", "listener.py"]),
-    "sinks": ("Sinks", ["sinks/[!_]*.py"]),
+    "sinks": ("Sinks", ["sinks/tcp.py", "sinks/smtp.py", "sinks/handler.py", "sinks/function.py", "sinks/[!_]*.py"]),
     "sink": ("The contract of a sink", ["sink.py", "policies.py"]),
     "records": ("Records", ["capture.py", "tracebacks.py"]),
-    "formatters": ("Formatters", ["formatters/[!_]*.py"]),
+    "formatters": ("Formatters", ["formatters/json.py", "formatters/text.py", "formatters/encoding.py"]),
     "stats": ("Stats and reports", ["ledger.py"]),
     "errors": ("Errors", ["errors.py"]),
-    "testing": ("Testing", ["testing.py", "testing/__init__.py"]),
+    "testing": ("Testing", ["testing/__init__.py"]),
 }
 
 
@@ -38,21 +64,29 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_nav(nav: Navigation, config: MkDocsConfig, files: Files) -> Navigation:  # noqa: ARG001 - the hook's signature
-    """Order the kinds of pages as one reads them, and the reference from the front door inwards."""
+    """Order the kinds of pages as one reads them, and the pages of each; the reference from the front door inwards."""
     nav.items.sort(key=lambda item: KINDS.index(item.title) if item.title in KINDS else 0)
-    order = ["index", *AREAS]
     for section in nav.items:
-        if section.title == "Reference" and section.children:
+        order = ["index", *PAGES.get(section.title, ()), *AREAS]
+        if section.children:
             section.children.sort(key=lambda child: order.index(Path(child.file.src_uri).stem))
     return nav
 
 
 def page(title: str, patterns: list[str]) -> str:
     """One page's Markdown; empty where the area has no module."""
-    modules = [module(path) for pattern in patterns for path in sorted(PACKAGE.glob(pattern))]
-    if not modules:
+    paths = [path for pattern in patterns for path in sorted(PACKAGE.glob(pattern))]
+    if not paths:
         return ""
-    return f"# {title}\n\n" + "\n".join(f"::: {name}\n" for name in modules)
+    # A rule between two modules: what a module says of itself would look like the end of the one before.
+    return f"# {title}\n\n" + "\n---\n\n".join(map(block, dict.fromkeys(paths)))
+
+
+def block(path: Path) -> str:
+    """The directive that has a module rendered."""
+    members = MEMBERS.get(path.relative_to(PACKAGE).as_posix())
+    options = "" if members is None else f"    options:\n      members: [{', '.join(members)}]\n"
+    return f"::: {module(path)}\n{options}"
 
 
 def module(path: Path) -> str:

@@ -6,7 +6,6 @@ import asyncio
 import getpass
 import os
 import pwd
-import shutil
 import ssl
 import subprocess
 import tempfile
@@ -19,13 +18,15 @@ from dataclasses import dataclass, field
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from pathlib import Path
-from socket import create_connection, create_server
+from socket import create_connection
 from typing import Any, cast
 
 import pytest
 import trustme
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword
+
+from servers import free_port, require_binary
 
 DROP = "drop"
 """A reply that is none: the connection is reset."""
@@ -35,7 +36,7 @@ HOLD = "hold"
 
 def parsed(raw: bytes) -> EmailMessage:
     """Read a mail as its reader's program does."""
-    return cast("EmailMessage", message_from_bytes(raw, policy=policy.SMTP))
+    return message_from_bytes(raw, policy=policy.SMTP)
 
 
 @dataclass
@@ -47,16 +48,24 @@ class Desk:
     logged_in: list[bool] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)
     connections: int = 0
+    ended: int = 0
     lost: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     release: threading.Event = field(default_factory=threading.Event)
     script: defaultdict[str, deque[str]] = field(default_factory=lambda: defaultdict(deque))
     port: int = 0
+    server: SMTP | None = None
 
     def answer(self, command: str, *replies: str) -> None:
         """Answer the next such commands so, and further ones as ever."""
         self.script[command].extend(replies)
 
+    def hang_up(self) -> None:
+        """End the last connection from this side."""
+        assert self.server is not None
+        self.server.loop.call_soon_threadsafe(cast("asyncio.WriteTransport", self.server.transport).abort)
+
     async def _reply(self, server: SMTP, command: str) -> str | None:
+        self.server = server
         self.commands.append(command)
         reply = self.script[command].popleft() if self.script[command] else None
         if reply == DROP:
@@ -108,6 +117,7 @@ class _Server(SMTP):
 
     def connection_lost(self, error: Exception | None) -> None:
         super().connection_lost(error)
+        self.event_handler.ended += 1
         self.event_handler.lost.release()
 
 
@@ -116,15 +126,9 @@ class _Controller(Controller):
         return _Server(self.handler, **self.SMTP_kwargs)
 
 
-def free_port() -> int:
-    """Find a port nobody listens on."""
-    with create_server(("127.0.0.1", 0)) as listening:
-        return cast("int", listening.getsockname()[1])
-
-
 @contextmanager
 def aiosmtpd(**server: Any) -> Iterator[Desk]:
-    """Run a server; `ssl_context` for implicit TLS, `tls_context` for STARTTLS, `login` for AUTH with user and password."""
+    """Run a server; `ssl_context` for implicit TLS, `tls_context` for STARTTLS, `login` (user, password) for AUTH."""
     login = server.pop("login", None)
     if login is not None:
         server |= {"authenticator": _authenticator(login), "auth_require_tls": "ssl_context" not in server}
@@ -133,11 +137,15 @@ def aiosmtpd(**server: Any) -> Iterator[Desk]:
     controller.start()
     # The controller connects once itself, to see whether it is up.
     assert desk.lost.acquire(timeout=10)
-    desk.connections = 0
+    desk.connections = desk.ended = 0
     try:
         yield desk
     finally:
         desk.release.set()
+        # What still stands when its loop is stopped is never closed.
+        deadline = time.monotonic() + 10
+        while desk.ended < desk.connections and time.monotonic() < deadline:
+            time.sleep(0.001)
         controller.stop()
 
 
@@ -184,7 +192,12 @@ async def scripted(
                 break
             text = reply if isinstance(reply, bytes) else reply.format(line=line.decode("latin-1").strip()).encode()
             writer.write(text + b"\r\n")
-            if words[0].upper() == "DATA" and text.startswith(b"354") and "." in replies:
+            if text.startswith(b"354") and "early" in replies:
+                await reader.read(1)
+                writer.write(f"{replies['early']!s}\r\n".encode())
+                while await reader.read(65_536):
+                    pass
+            elif text.startswith(b"354") and "." in replies:
                 await reader.readuntil(b"\r\n.\r\n")
                 writer.write(f"{replies['.']!s}\r\n".encode())
         writer.close()
@@ -262,10 +275,7 @@ maildir:
 @contextmanager
 def exim() -> Iterator[Exim]:
     """Run a real exim: `later@`, `nobody@` and `dropped@` are refused, and subjects with poison, busy and enough."""
-    binary = shutil.which("exim4", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    if binary is None:
-        missing = "exim4 is not installed (Debian: exim4-daemon-light)"
-        (pytest.fail if os.environ.get("OFFLOOP_REQUIRE_SERVERS") == "1" else pytest.skip)(missing)
+    binary = require_binary("exim4")
     root = os.geteuid() == 0
     user = "Debian-exim" if root else getpass.getuser()
     # Not in pytest's folder, which only its owner may enter: exim gives up being root.

@@ -13,14 +13,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import trustme
 
 _RSYSLOG = """
-global(workDirectory="{folder}" maxMessageSize="64k")
-module(load="imtcp")
+global(workDirectory="{folder}" maxMessageSize="64k"{files})
+module(load="imtcp"{driver})
 template(name="raw" type="string" string="%rawmsg%\\n")
 ruleset(name="collect") {{ action(type="omfile" file="{folder}/received" template="raw" asyncWriting="off") }}
 input(type="imtcp" address="127.0.0.1" port="{port}" ruleset="collect" supportOctetCountedFraming="on")
 """
+_FILES = """
+  defaultNetstreamDriverCAFile="{folder}/ca.pem"
+  defaultNetstreamDriverCertFile="{folder}/server.pem"
+  defaultNetstreamDriverKeyFile="{folder}/server.key\""""
+_DRIVER = ' streamDriver.name="ossl" streamDriver.mode="1" streamDriver.authMode="x509/certvalid"'
 
 
 def require_binary(name: str) -> str:
@@ -67,12 +73,19 @@ class Rsyslog:
 
 
 @contextmanager
-def running_rsyslog(folder: Path) -> Iterator[Rsyslog]:
-    """A rsyslogd on a free port, with a folder of its own."""
+def running_rsyslog(folder: Path, authority: trustme.CA | None = None) -> Iterator[Rsyslog]:
+    """A rsyslogd on a free port, with a folder of its own; with an authority it wants TLS and a client certificate."""
     program = require_binary("rsyslogd")
     port = free_port()
     config = folder / "rsyslog.conf"
-    config.write_text(_RSYSLOG.format(folder=folder, port=port))
+    files = driver = ""
+    if authority is not None:
+        certificate = authority.issue_cert("localhost")
+        authority.cert_pem.write_to_path(str(folder / "ca.pem"))
+        certificate.private_key_pem.write_to_path(str(folder / "server.key"))
+        certificate.cert_chain_pems[0].write_to_path(str(folder / "server.pem"))
+        files, driver = _FILES.format(folder=folder), _DRIVER
+    config.write_text(_RSYSLOG.format(folder=folder, port=port, files=files, driver=driver))
     command = [program, "-n", "-f", str(config), "-i", str(folder / "pid"), "-C"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:

@@ -7,10 +7,10 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
-from helpers import record_of, split_length_prefixed, split_newline, split_nul, split_octet_count
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers import record_of, split_length_prefixed, split_newline, split_nul, split_octet_count
 from offloop.capture import capture, restore
 from offloop.framing import FRAMERS, PickleFormatter, length_prefixed, newline, nul, octet_count
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mailservers import parsed
 from offloop.capture import Record, capture, restore
 from offloop.errors import ConfigError
 from offloop.mail import Letter, Mailbox, Subject, compose
-from mailservers import parsed
 
 KEY = "0123456789abcdef" * 2
 HEADERS = [
@@ -49,7 +49,9 @@ def build(
 ) -> bytes:
     """Give a mail of the records."""
     formatter = more.pop("formatter", logging.Formatter("%(levelname)s %(name)s: %(message)s"))
-    return compose(letter(subject, **more), records, key=KEY, created=1e9, formatter=formatter, max_bytes=max_bytes)
+    pieces = compose(letter(subject, **more), records, key=KEY, created=1e9, formatter=formatter, max_bytes=max_bytes)
+    assert all(piece.endswith(b"\r\n") for piece in pieces)
+    return b"".join(pieces)
 
 
 def parts(raw: bytes) -> tuple[str, str]:
@@ -105,7 +107,7 @@ def test_records_are_left_as_they_are() -> None:
 def test_traceback_is_indented_below_its_record() -> None:
     """Only a record's first line begins at the margin, so that a line break makes no second record."""
     plain, html = parts(build(record("bad\nERROR app: forged\r\nsecond", exc_text=None)))
-    assert "ERROR app: bad\n    ERROR app: forged\n    second" in plain.replace("\r\n", "\n")
+    assert "ERROR app: bad\n  ERROR app: forged\n  second" in plain.replace("\r\n", "\n")
     assert html.count("<pre") == 1
 
 

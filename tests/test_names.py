@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from helpers import until
 
+from helpers import until
 from offloop.names import NAMES, Address, Endpoint, Names
 
 INFO = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 0))
@@ -121,7 +121,7 @@ async def test_hung_lookup_delays_no_other(directory: Directory) -> None:
 
 
 async def test_threads_are_bounded(directory: Directory) -> None:
-    """With every thread hung a lookup waits for one of them, and is answered once it is free; the late answer counts."""
+    """With every thread hung a lookup waits until one is free; the late answer counts."""
     directory.hanging.add("hung.example")
     names = Names(directory, max_threads=1)
     hung = asyncio.create_task(names.resolve("hung.example", 25))

@@ -1,19 +1,19 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import collecting, until
 
+from helpers import collecting, until
 from offloop.errors import ConfigError
 from offloop.names import Address, Endpoint, Names
-from offloop.net import connect, interleaved, open_connection, tls_context
+from offloop.net import _close_late, _stream, connect, interleaved, open_connection, tls_context
 
 
 def names_for(*hosts: str) -> Names:
@@ -27,7 +27,7 @@ def names_for(*hosts: str) -> Names:
 
 def sockets_open() -> int:
     """How many sockets this process has."""
-    return sum(os.readlink(entry.path).startswith("socket:") for entry in os.scandir("/proc/self/fd"))
+    return sum(entry.is_socket() for entry in Path("/proc/self/fd").iterdir())
 
 
 @pytest.fixture
@@ -86,15 +86,6 @@ async def test_silent_address_falls_back(silent: Callable[[str], int]) -> None:
         await until(lambda: sockets_open() == before)
 
 
-async def test_two_that_connect_at_once_leave_one() -> None:
-    """When several addresses connect in one turn of the loop, all but one are closed."""
-    async with collecting() as collector:
-        before = sockets_open()
-        names = names_for("127.0.0.1", "127.0.0.2")
-        with await connect("logs.example", collector.port, timeout=5, names=names) as connected:
-            assert connected.getpeername()[1] == collector.port
-
-
 async def test_refusal_names_all_addresses() -> None:
     """The error is of the kind the system gave, and says what became of each address."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -112,6 +103,26 @@ async def test_silence_times_out(silent: Callable[[str], int]) -> None:
     with pytest.raises(TimeoutError, match=rf"127.0.0.1:{port}: no connection within 0.05 s \(127.0.0.1: no answer\)"):
         await connect("127.0.0.1", port, timeout=0.05)
     await until(lambda: sockets_open() == before)
+
+
+async def test_silent_and_refused_addresses_are_told_apart(silent: Callable[[str], int]) -> None:
+    """With all addresses tried it waits for those that have not answered yet, and says which is which."""
+    port = silent("127.0.0.2")
+    with pytest.raises(TimeoutError, match=r"\(127.0.0.1: Connection refused; 127.0.0.2: no answer\)"):
+        await connect("logs.example", port, timeout=0.1, names=names_for("127.0.0.1", "127.0.0.2"))
+
+
+async def test_attempt_that_connects_too_late_is_closed() -> None:
+    """Where two addresses connect in one turn of the loop, the loser's socket is closed."""
+
+    async def connect_late() -> socket.socket:
+        return loser
+
+    loser = socket.socket()
+    attempt = asyncio.create_task(connect_late())
+    await attempt
+    _close_late(attempt)
+    assert loser.fileno() == -1
 
 
 async def test_cancelled_connect_leaves_nothing(silent: Callable[[str], int]) -> None:
@@ -135,7 +146,12 @@ async def test_unresolved_name_is_told() -> None:
 async def test_hung_name_is_told() -> None:
     """Where it is the name that takes too long, the error says so."""
     release = threading.Event()
-    names = Names(lambda host: [] if release.wait(30) else [])
+
+    def hang(host: str) -> list[tuple[Any, ...]]:
+        release.wait(30)
+        return []
+
+    names = Names(hang)
     with pytest.raises(TimeoutError, match=r"hung.example:25: no connection within .* \(the name was not"):
         await connect("hung.example", 25, timeout=0.02, names=names)
     release.set()
@@ -178,7 +194,7 @@ def test_tls_context_verifies() -> None:
 @pytest.mark.parametrize("wrong", [False, "yes", ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)])
 def test_wrong_tls_is_refused(wrong: Any) -> None:
     """What can't be meant is refused with what can be."""
-    with pytest.raises(ConfigError, match="^tls must be"):
+    with pytest.raises(ConfigError, match=r"^tls must be"):
         tls_context(wrong)
 
 
@@ -219,3 +235,23 @@ async def test_cancelled_handshake_leaves_nothing() -> None:
             with pytest.raises(asyncio.CancelledError):
                 await task
         await until(lambda: sockets_open() == before)
+
+
+async def test_connection_reset_before_it_is_used() -> None:
+    """A socket that is not connected any more when its stream is made is closed, and told as a reset."""
+    gone = socket.socket()
+    with pytest.raises(ConnectionResetError, match=r"logs.example:9020: reset by the peer"):
+        await _stream(Endpoint("logs.example", 9020), gone)
+    assert gone.fileno() == -1
+
+
+async def test_stream_cancelled_while_it_is_made() -> None:
+    """The socket is closed."""
+    async with collecting() as collector:
+        connected = await connect("127.0.0.1", collector.port, timeout=5)
+        task = asyncio.create_task(_stream(Endpoint("127.0.0.1", collector.port), connected))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert connected.fileno() == -1

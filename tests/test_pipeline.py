@@ -32,7 +32,8 @@ async def test_enter_attaches_and_leaving_detaches(log: logging.Logger) -> None:
 async def test_handlers_that_are_there_stay(log: logging.Logger) -> None:
     """Attaching makes a new list, so that a thread that walks the old one misses nothing."""
     other = logging.NullHandler()
-    log.handlers = before = [other]
+    before: list[logging.Handler] = [other]
+    log.handlers = before
     async with Pipeline(MemorySink(), logger=log):
         assert before == [other]
         assert log.handlers[0] is other
@@ -189,7 +190,7 @@ async def test_cancelled_body_is_drained(log: logging.Logger) -> None:
 
 async def test_anyio_scope_that_is_cancelled_does_not_cut_the_drain(log: logging.Logger) -> None:
     """A cancelled task group waits for the delivery."""
-    import anyio  # noqa: PLC0415
+    import anyio
 
     sink = FaultySink(0.05)
     with anyio.CancelScope() as scope:

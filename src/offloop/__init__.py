@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from offloop.errors import (
     ConfigError,
     DeliveryError,
@@ -20,8 +22,10 @@ from offloop.listener import QueueListener
 from offloop.pipeline import Pipeline
 from offloop.policies import Batching, Buffer, Retry
 from offloop.sink import Batch, Sink
-from offloop.sinks.smtp import SMTPSink
 from offloop.sinks.tcp import TCPSink
+
+if TYPE_CHECKING:
+    from offloop.sinks.smtp import SMTPSink
 
 __all__ = [
     "Batch",
@@ -49,3 +53,13 @@ __all__ = [
     "TemporaryFailure",
     "TextFormatter",
 ]
+
+
+def __getattr__(name: str) -> object:
+    # The mail client and the standard `email` package take as long to import as all the rest of offloop.
+    if name == "SMTPSink":
+        from offloop.sinks.smtp import SMTPSink
+
+        return SMTPSink
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)

@@ -11,7 +11,7 @@ import reprlib
 import sys
 from collections.abc import Mapping
 from contextvars import ContextVar
-from logging import LogRecord
+from logging import NOTSET, LogRecord
 from typing import Any, cast
 
 from offloop.tracebacks import FrozenException, freeze
@@ -94,7 +94,7 @@ class Record(LogRecord):
         """A copy whose attributes can be changed without a change to this one."""
         record = Record.__new__(Record)
         record.__dict__ = self.__dict__.copy()
-        record._template = self._template
+        record._template = self._template  # noqa: SLF001 - ours
         record.exception = self.exception
         record.size_bytes = self.size_bytes
         record.encodings = None
@@ -122,9 +122,15 @@ def capture(record: LogRecord, context: Mapping[str, ContextVar[Any]] | None = N
 
 
 def restore(snapshot: Snapshot | LogRecord) -> Record:
-    """The record a snapshot stands for. A `LogRecord` that someone else put on the queue is captured now."""
+    """The record a snapshot stands for. A `LogRecord` that someone else put on the queue is captured now.
+
+    Raises:
+        Exception: It is neither.
+    """
     if isinstance(snapshot, LogRecord):
         snapshot = capture(snapshot)
+        if not isinstance(snapshot.get("levelno"), int):
+            snapshot["levelno"] = NOTSET
     template, exception = snapshot.pop(_KEY, None) or (None, None)
     record = Record.__new__(Record)
     record.__dict__ = snapshot
@@ -185,7 +191,7 @@ def _fix_message(record: LogRecord, snapshot: Snapshot) -> str | None:
         if not arguments or is_immutable(arguments):
             return None
         if type(arguments) is dict:
-            named = arguments.copy()
+            named = cast("dict[object, object]", arguments).copy()
             if all(is_immutable(key) and is_immutable(value) for key, value in named.items()):
                 snapshot["args"] = named
                 return None
@@ -202,11 +208,13 @@ def _fix_message(record: LogRecord, snapshot: Snapshot) -> str | None:
 
 
 def _fix_exception(snapshot: Snapshot) -> FrozenException | None:
-    info = snapshot.get("exc_info")
+    info: tuple[object, ...] | BaseException | bool | None = snapshot.get("exc_info")
     # An exception may be false, or refuse to say: it is not asked.
     if not isinstance(info, BaseException) and not info:
         return None
-    error = info[1] if isinstance(info, tuple) and len(info) == 3 else info  # noqa: PLR2004 - type, value, traceback
+    error: object = info
+    if isinstance(info, tuple) and len(info) == 3:  # noqa: PLR2004 - type, value, traceback
+        error = info[1]
     snapshot["exc_info"] = None
     # Another handler's formatter may have left its own text there, colours and all.
     snapshot["exc_text"] = None
@@ -250,10 +258,11 @@ def _fixed(value: object, above: tuple[int, ...], max_depth: int, left: list[int
 def _copied(value: object, above: tuple[int, ...], max_depth: int, left: list[int]) -> object:
     cls = type(value)
     if cls is dict:
-        items = cast("dict[object, object]", value).copy().items()
-        return {_key(key): _fixed(item, above, max_depth, left) for key, item in items}
+        pairs = cast("dict[object, object]", value).copy().items()
+        return {_key(key): _fixed(item, above, max_depth, left) for key, item in pairs}
     if cls is list or cls is tuple:
-        return cls([_fixed(item, above, max_depth, left) for item in cast("list[object]", value)])
+        items = [_fixed(item, above, max_depth, left) for item in cast("list[object]", value)]
+        return items if cls is list else tuple(items)
     return {_key(item) for item in cast("set[object]", value).copy()}
 
 
@@ -284,7 +293,7 @@ def _size(snapshot: Snapshot, exception: FrozenException | None) -> int:
     if len(snapshot) > PLAIN_LENGTH:
         size += sum(_weight(value, 0) for name, value in snapshot.items() if name not in STANDARD)
     stack = snapshot.get("stack_info")
-    if stack:
+    if type(stack) is str:
         size += len(stack)
     if exception is not None:
         size += len(exception.message) + _FRAME_BYTES * len(exception.frames)
@@ -292,7 +301,7 @@ def _size(snapshot: Snapshot, exception: FrozenException | None) -> int:
 
 
 def _weight(value: object, depth: int) -> int:
-    cls = value.__class__
+    cls = type(value)
     if cls is str or cls is bytes:
         return 50 + len(cast("str", value))
     if depth < _MAX_DEPTH:

@@ -1,15 +1,17 @@
 """Attempts: one batch to one sink, until the destination has it or it is known that it never will.
 
 Each `open` and `send` runs in a task of its own and is abandoned at its deadline, so that one which hangs or swallows
-cancellation costs the deadline and no more. What an attempt raised decides what comes next; nothing here counts records:
-the lane does, through `Settlement`.
+cancellation costs the deadline and no more. What an attempt raised decides what comes next; nothing here counts
+records: the lane does, through `Settlement`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Coroutine, Sequence
 from contextvars import Context
+from functools import partial
 from typing import Any, Protocol
 
 from offloop import diagnostics, marks
@@ -52,6 +54,25 @@ def marked_context() -> Context:
     return context
 
 
+class _Journey:
+    """How far a batch has come.
+
+    Attributes:
+        pieces: What is left to send, the next piece last.
+        suspects: Records that failed alone, while it is not known whether the sink takes anything.
+        trusted: Whether it took something on this journey.
+        alone: Whether the batch is a single record.
+        started: When the first attempt began, by the loop's clock.
+    """
+
+    def __init__(self, batch: Batch, started: float) -> None:
+        self.pieces = [batch]
+        self.suspects: list[Batch] = []
+        self.trusted = False
+        self.alone = len(batch) == 1
+        self.started = started
+
+
 class Delivery:
     """The attempts of one sink in one event loop.
 
@@ -77,50 +98,15 @@ class Delivery:
         """Send the batch, in order, again and again where that may help.
 
         Returns:
-            True once every record is settled; False if some are not: the deadline passed, or the sink chokes on everything
-            and the records left are to be tried again in a new batch, with others.
+            True once every record is settled; False if some are not: the deadline passed, or the sink chokes on
+            everything and the records left are to be tried again in a new batch, with others.
         """
-        pieces = [batch]  # the next one last
-        suspects: list[Batch] = []
-        trusted = False  # whether the sink took something since a record was suspected
-        started = self._loop.time()
-        while pieces:
-            piece = pieces.pop()
-            error = await self._attempt(piece)
-            if error is None:
-                self._took(piece)
-                trusted = True
-                self._reject(suspects)
-                continue
-            if isinstance(error, PermanentFailure):
-                self._opened_or_not(error)
-                self._refuse(piece, error)
-                continue
-            if isinstance(error, PartialFailure):
-                piece = self._took_some(piece, error)
-                if not piece:
-                    continue
-            elif not isinstance(error, (*_TEMPORARY, SinkFailure)):
-                if len(piece) > 1:
-                    pieces.extend(self._halves(piece) if trusted else self._singles(piece))
-                    continue
-                suspects.append(piece)
-                if trusted or self._is_poison_alone(batch):
-                    self._reject(suspects)
-                    continue
-                if pieces and len(suspects) < self._canaries:
-                    continue
-                # Whatever it is given, the sink chokes: it is the sink.
-                self._canaries = min(self._canaries * 2, _MAX_CANARIES)
-                await self._pause(error, "failing")
+        journey = _Journey(batch, self._loop.time())
+        while journey.pieces:
+            piece = journey.pieces.pop()
+            if not await self._judge(journey, piece, await self._attempt(piece)):
                 return False
-            pieces.append(piece)
-            if suspects:  # they were suspected of what now seems to be a trouble of the connection
-                await self._pause(error, "retrying")
-                return False
-            if not await self._again(pieces, error, started):
-                return not pieces
-        return not suspects
+        return not journey.suspects
 
     async def close(self, timeout: float) -> None:
         """Close the sink, waiting at most so many seconds."""
@@ -130,6 +116,54 @@ class Delivery:
             diagnostics.report(f"aclose:{id(self._sink)}", f"{self._sink!r} did not close: {_words(error)}")
 
     # ----------------------------------------------------------------------------------------------------------------
+
+    async def _judge(self, journey: _Journey, piece: Batch, error: BaseException | None) -> bool:
+        """Settle the piece, or see what else to do with it; False if records are left and the journey ends here."""
+        if error is None:
+            self._took(piece)
+            journey.trusted = True
+            self._reject(journey.suspects)
+            return True
+        if isinstance(error, PermanentFailure):
+            self._refuse(piece.records, error)
+            return True
+        if isinstance(error, PartialFailure):
+            left = self._took_some(piece, error)
+            return left is None or await self._later(journey, left, error)
+        if isinstance(error, (*_TEMPORARY, SinkFailure)):
+            return await self._later(journey, piece, error)
+        return await self._suspect(journey, piece, error)
+
+    async def _later(self, journey: _Journey, piece: Batch, error: BaseException) -> bool:
+        """Wait before the next attempt at the piece."""
+        journey.pieces.append(piece)
+        if journey.suspects:  # they were suspected of what now seems to be a trouble of the connection
+            await self._pause(error, "retrying")
+            return False
+        limit = self._sink.retry.give_up_after
+        if limit is not None and self._loop.time() - journey.started >= limit:
+            self._settlement.failing("retrying", error)
+            for expired in reversed(journey.pieces):
+                self._settlement.dropped(expired.records, "expired")
+            journey.pieces.clear()
+            return True
+        return await self._pause(error, "failing" if isinstance(error, SinkFailure) else "retrying")
+
+    async def _suspect(self, journey: _Journey, piece: Batch, error: BaseException) -> bool:
+        """Look for the record that the sink chokes on."""
+        if len(piece) > 1:
+            journey.pieces.extend(self._halves(piece) if journey.trusted else self._singles(piece))
+            return True
+        journey.suspects.append(piece)
+        if journey.trusted or self._is_poison_alone(journey):
+            self._reject(journey.suspects)
+            return True
+        if journey.pieces and len(journey.suspects) < self._canaries:
+            return True
+        # Whatever it is given, the sink chokes: it is the sink.
+        self._canaries = min(self._canaries * 2, _MAX_CANARIES)
+        await self._pause(error, "failing")
+        return False
 
     async def _attempt(self, batch: Batch) -> BaseException | None:
         if not self._opened:
@@ -141,20 +175,19 @@ class Delivery:
         batch.filtered.clear()
         error = await self._bounded(self._sink.send(batch), self._sink.send_timeout, "send")
         if error is not None:
-            self._opened_or_not(error)
+            # An answer that concerns the records came over a connection that works.
+            self._opened = isinstance(error, (PermanentFailure, PartialFailure))
         return error
 
-    def _opened_or_not(self, error: BaseException) -> None:
-        # An answer that concerns the records came over a connection that works.
-        self._opened = isinstance(error, (PermanentFailure, PartialFailure))
-
     async def _bounded(self, call: Coroutine[Any, Any, None], timeout: float, what: str) -> BaseException | None:
-        task = self._loop.create_task(call, context=marked_context())
+        ended: asyncio.Future[None] = self._loop.create_future()
         began = self._loop.time()
-        if not await self._hold(task, timeout):
+        task = _start(self._loop, _tell(call, ended))
+        task.add_done_callback(partial(_resolve, ended))  # a task that is cancelled before it began tells nobody
+        if not await self._hold(ended, timeout):
             took = f"{self._loop.time() - began:.1f} s"
             task.cancel()
-            if not await self._hold(task, _GRACE):
+            if not await self._hold(ended, _GRACE):
                 self._abandoned.add(task)
                 task.add_done_callback(self._forget)
                 return TemporaryFailure(f"{what} hung for {took} and ignored its cancellation; abandoned")
@@ -187,21 +220,19 @@ class Delivery:
             self._settlement.delivered(taken, [r for r in taken if id(r) in turned])
         rejected = [r for r in piece if id(r) in refused]
         if rejected:
-            self._settlement.dropped(rejected, "rejected")
-            self._say_rejected(rejected, error)
+            self._refuse(rejected, error)
         keep = [index for index, r in enumerate(piece) if id(r) in again and id(r) not in refused]
         return piece.pick(keep) if keep else None
-
-    def _refuse(self, piece: Batch, error: BaseException) -> None:
-        self._settlement.dropped(piece.records, "rejected")
-        self._say_rejected(piece.records, error)
 
     def _reject(self, suspects: list[Batch]) -> None:
         """The sink works, and choked on these alone: they are the poison."""
         for suspect in suspects:
-            self._settlement.dropped(suspect.records, "rejected")
-            self._say_rejected(suspect.records, None)
+            self._refuse(suspect.records, None)
         suspects.clear()
+
+    def _refuse(self, records: Sequence[Record], error: BaseException | None) -> None:
+        self._settlement.dropped(records, "rejected")
+        self._say_rejected(records, error)
 
     def _say_rejected(self, records: Sequence[Record], error: BaseException | None) -> None:
         first = records[0]
@@ -218,30 +249,19 @@ class Delivery:
     def _singles(self, piece: Batch) -> list[Batch]:
         """The first few records one by one, then the rest.
 
-        Halving at once would try a sink with a wrong password twice for every record, and lose them all. So it is first shown
-        that the sink takes anything; in this order nothing overtakes.
+        Halving at once would try a sink with a wrong password twice for every record, and lose them all. So it is first
+        shown that the sink takes anything; in this order nothing overtakes.
         """
         count = min(self._canaries, len(piece))
         singles = [piece.part(index, index + 1) for index in reversed(range(count))]
         return [piece.part(count), *singles] if count < len(piece) else singles
 
-    def _is_poison_alone(self, batch: Batch) -> bool:
-        """Whether a record that never had company is to blame: the sink worked before, and failed on it several times."""
-        if len(batch) > 1 or not self._has_delivered:
+    def _is_poison_alone(self, journey: _Journey) -> bool:
+        """Whether a record without company is to blame: the sink worked before, and failed on it several times."""
+        if not journey.alone or not self._has_delivered:
             return False
         self._lone_rounds += 1
         return self._lone_rounds >= _LONE_ROUNDS
-
-    async def _again(self, pieces: list[Batch], error: BaseException, started: float) -> bool:
-        """Wait for the next attempt; False if there will be none for these pieces."""
-        limit = self._sink.retry.give_up_after
-        if limit is not None and self._loop.time() - started >= limit:
-            for piece in reversed(pieces):
-                self._settlement.dropped(piece.records, "expired")
-            pieces.clear()
-            self._settlement.failing("retrying", error)
-            return False
-        return await self._pause(error, "failing" if isinstance(error, SinkFailure) else "retrying")
 
     async def _pause(self, error: BaseException, state: str) -> bool:
         self.failures += 1
@@ -253,6 +273,26 @@ class Delivery:
             f"{self._sink!r} failed, next attempt in {max(delay, asked):.1f} s: {_words(error)}",
         )
         return await self._settlement.back_off(delay, asked)
+
+
+def _start(loop: asyncio.AbstractEventLoop, call: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """A task of its own, with a marked context; from 3.12 on it begins at once, and may end without a turn."""
+    if sys.version_info >= (3, 12):
+        return asyncio.Task(call, loop=loop, context=marked_context(), eager_start=True)
+    return loop.create_task(call, context=marked_context())
+
+
+async def _tell(call: Coroutine[Any, Any, None], ended: asyncio.Future[None]) -> None:
+    """Say that the call has ended within its own last step: a done callback would come a turn of the loop later."""
+    try:
+        await call
+    finally:
+        _resolve(ended)
+
+
+def _resolve(ended: asyncio.Future[None], _: object = None) -> None:
+    if not ended.done():
+        ended.set_result(None)
 
 
 def _words(error: BaseException) -> str:

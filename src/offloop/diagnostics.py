@@ -92,8 +92,9 @@ class Diagnostics:
                     try:
                         stream.write(line)
                         stream.flush()
-                    except (OSError, ValueError):
-                        return  # stderr is closed: there is nobody left to tell
+                    except Exception:  # noqa: BLE001, S110 - closed, or not a file: there is nobody left to tell
+                        # Whatever an application put in its place, this thread goes on: it may be exchanged again.
+                        pass
 
 
 def _printable(message: str) -> str:

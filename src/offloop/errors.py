@@ -35,8 +35,13 @@ class MissingExtra(OffloopError, ImportError):
 
     def __init__(self, what: str, package: str, extra: str) -> None:
         super().__init__(f"{what} needs the {package} package: pip install 'offloop[{extra}]'")
+        self.what = what
         self.package = package
         self.extra = extra
+
+    def __reduce__(self) -> tuple[type[MissingExtra], tuple[str, str, str]]:
+        # By default pickle would hand the message to __init__, which takes three arguments.
+        return type(self), (self.what, self.package, self.extra)
 
 
 class PipelineInUse(OffloopError, RuntimeError):

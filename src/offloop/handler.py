@@ -1,7 +1,7 @@
 """The handler on the application's loggers: captures the record, offers it to the intake, and is done.
 
-`handle` takes no lock, is re-entrant (`__del__`, signal handlers, a `__str__` that logs), never waits and never raises into
-the caller.
+`handle` takes no lock, is re-entrant (`__del__`, signal handlers, a `__str__` that logs), never waits and never raises
+into the caller.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from threading import get_ident
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from offloop import diagnostics
 from offloop.capture import IMMUTABLE, PLAIN_LENGTH, Snapshot, capture, message_of, text_of
@@ -30,14 +30,14 @@ Context = Iterable[ContextVar[Any]] | Mapping[str, ContextVar[Any]]
 class QueueHandler(logging.handlers.QueueHandler):
     """Puts records on an `asyncio.Queue`, from any thread, at any time: before the loop runs, while it runs, after it.
 
-    Each record is captured as it is now (arguments, `extra`, exception, context variables); the caller's own record is left as
-    it was for other handlers. Filters and a formatter on this handler run in the caller. What `prepare` gives is what
-    goes on the queue; a subclass may override it, `enqueue` or `filter`, and is then a little slower.
+    Each record is captured as it is now (arguments, `extra`, exception, context variables); the caller's own record is
+    left as it was for other handlers. Filters and a formatter on this handler run in the caller. What `prepare` gives
+    is what goes on the queue; a subclass may override it, `enqueue` or `filter`, and is then a little slower.
 
     A record is turned away, and counted, where no sink of the listener takes its level.
     """
 
-    queue: asyncio.Queue[Any]
+    queue: asyncio.Queue[Any]  # pyright: ignore[reportIncompatibleVariableOverride] - the one we take
 
     def __init__(
         self,
@@ -51,10 +51,10 @@ class QueueHandler(logging.handlers.QueueHandler):
 
         Args:
             queue: Any `asyncio.Queue`; its `maxsize` bounds what waits, 0 means no bound.
-            overflow: When it is full: `"drop_new"` refuses the new record, `"drop_old"` evicts the oldest (never ERROR or above
-                for less). Both are counted.
-            context: Context variables whose values each record takes along as attributes, as if given as `extra`: an iterable
-                (each under its own name) or a mapping of attribute names.
+            overflow: When it is full: `"drop_new"` refuses the new record, `"drop_old"` evicts the oldest (never ERROR
+                or above for less). Both are counted.
+            context: Context variables whose values each record takes along as attributes, as if given as `extra`: an
+                iterable (each under its own name) or a mapping of attribute names.
             level: Records below it are not handled.
 
         Raises:
@@ -64,15 +64,15 @@ class QueueHandler(logging.handlers.QueueHandler):
             msg = f"QueueHandler: queue must be an asyncio.Queue, got {queue!r}"
             raise ConfigError(msg)
         one_of("QueueHandler: ", "overflow", overflow, get_args(Overflow))
-        super().__init__(queue)  # type: ignore[arg-type]
+        super().__init__(queue)
         self.setLevel(level)
         self.overflow: Overflow = overflow
         self.context = context_names(context)
         self.intake = Intake.of(queue)
         if _is_plain(type(self)):
-            self.handle = _fast_handle(self)  # type: ignore[method-assign]
+            self.handle = _fast_handle(self)  # type: ignore[method-assign,assignment]
 
-    def handle(self, record: logging.LogRecord) -> bool:  # type: ignore[override]
+    def handle(self, record: logging.LogRecord) -> bool:
         """Filter and emit, without the handler's lock; False if the record was turned away."""
         try:
             return self._handle(record)
@@ -84,7 +84,7 @@ class QueueHandler(logging.handlers.QueueHandler):
         """Capture the record and offer it."""
         self.enqueue(self.prepare(record))
 
-    def prepare(self, record: logging.LogRecord) -> Snapshot:  # type: ignore[override]
+    def prepare(self, record: logging.LogRecord) -> Snapshot:
         """The snapshot of the record that goes on the queue; a formatter on this handler renders its message here."""
         snapshot = capture(record, self.context)
         if self.formatter is not None:
@@ -166,7 +166,10 @@ def context_names(context: Context | None) -> dict[str, ContextVar[Any]]:
     if context is None:
         return {}
     try:
-        names = dict(context) if isinstance(context, Mapping) else {variable.name: variable for variable in context}
+        if isinstance(context, Mapping):
+            names = dict(cast("Mapping[str, ContextVar[Any]]", context))
+        else:
+            names = {variable.name: variable for variable in context}
         if all(isinstance(variable, ContextVar) for variable in names.values()):
             return names
     except (AttributeError, TypeError):
@@ -186,10 +189,10 @@ def _is_plain(cls: type[QueueHandler]) -> bool:
 
 
 def _fast_handle(handler: QueueHandler) -> Callable[[logging.LogRecord], bool]:
-    """`handle` for the common record on the listener's own thread, as a closure: no lock, no attribute of a class looked up.
+    """`handle` for the common record on the listener's own thread, as a closure: no lock, few attributes looked up.
 
-    A record goes the careful way (`QueueHandler._handle`) where anything is out of the ordinary: a filter, a formatter, context
-    variables, an argument that may change, `extra`, an exception, another thread, a queue that is full.
+    A record goes the careful way (`QueueHandler._handle`) where anything is out of the ordinary: a filter, a formatter,
+    context variables, an argument that may change, `extra`, an exception, another thread, a queue that is full.
     """
     intake = handler.intake
     container = intake.own
@@ -203,16 +206,18 @@ def _fast_handle(handler: QueueHandler) -> Callable[[logging.LogRecord], bool]:
     def handle(record: logging.LogRecord) -> bool:
         attributes = record.__dict__
         try:
-            for argument in attributes["args"] or ():
-                if argument.__class__ not in immutable:
+            arguments = attributes["args"]
+            if type(arguments) is not tuple:  # a mapping: walking it runs foreign code, or fails while others change it
+                return careful(handler, record)
+            for argument in arguments:
+                if type(argument) not in immutable:
                     return careful(handler, record)
             thread = get_ident()
             if (
                 thread != intake.thread
                 or len(attributes) != PLAIN_LENGTH
                 or attributes["levelno"] < intake.floor
-                or attributes["msg"].__class__ is not str
-                or attributes["args"].__class__ is not tuple
+                or type(attributes["msg"]) is not str
                 or attributes["exc_info"]
                 or filters
                 or context

@@ -15,9 +15,9 @@ from offloop.backlog import Backlog, Barrier
 from offloop.capture import Record, message_of, text_of
 from offloop.delivery import Delivery, marked_context
 from offloop.ledger import Counts, Ledger
-from offloop.sink import Batch, Sink
 from offloop.pacer import Pacer
 from offloop.shutdown import Shutdown
+from offloop.sink import Batch, Sink
 from offloop.worker import Breather, Worker
 
 __all__ = ["Lane", "Run", "encode_safely"]
@@ -49,11 +49,10 @@ class Run:
         """Call `step` in slices until it says that it is done; it gets the time at which to stop for now."""
         while True:
             turn = self.pacer.turn()
-            if turn is not None and not await self.shutdown.hold(turn):
-                self.pacer.forgo(turn)
-                if self.shutdown.over:
-                    return
-                continue
+            if turn is not None:
+                await self.shutdown.nap(turn)
+                if turn.cancelled():
+                    continue
             deadline = self.pacer.begin()
             try:
                 if step(deadline):
@@ -154,8 +153,8 @@ class Lane:
     async def back_off(self, seconds: float, asked: float) -> bool:
         """Wait before the next attempt; False if there will be none.
 
-        A shutdown that would end before it shortens the wait, so that a sink which comes back late gets its records; what
-        the destination asked for is kept.
+        A shutdown that would end before it shortens the wait, so that a sink which comes back late gets its records;
+        what the destination asked for is kept.
         """
         shutdown, loop = self._started.shutdown, asyncio.get_running_loop()
         begin = loop.time()
@@ -224,7 +223,7 @@ class Lane:
 
     async def _sleep(self, seconds: float | None) -> None:
         self._sleeper = asyncio.get_running_loop().create_future()
-        await self._started.shutdown.hold(self._sleeper, seconds)
+        await self._started.shutdown.nap(self._sleeper, seconds)
         self._sleeper = None
 
     async def _gather(self, run: Run) -> None:

@@ -31,7 +31,8 @@ class Counts:
         delivered: The destination took them (for the intake: the listener did).
         diverted: The fallback took them.
         filtered: Turned away by a level or a filter of this stage.
-        dropped: Lost, by reason (`overflow`, `shed`, `expired`, `rejected`, `shutdown`, `own`, `corrupt`), then level name.
+        dropped: Lost, by reason (`overflow`, `shed`, `expired`, `rejected`, `shutdown`, `own`, `corrupt`), then level
+            name.
         dead_lettered: Refused by the destination and handed to the dead-letter sink.
         spooled: On disk.
         printed: Written to stderr as the last resort.
@@ -46,7 +47,7 @@ class Counts:
     delivered: int = 0
     diverted: int = 0
     filtered: int = 0
-    dropped: Dropped = field(default_factory=dict)
+    dropped: Dropped = field(default_factory=dict[str, Mapping[str, int]])
     dead_lettered: int = 0
     spooled: int = 0
     printed: int = 0

@@ -7,6 +7,7 @@ import logging
 import time
 from asyncio import events
 from collections.abc import Awaitable, Callable, Sequence
+from importlib import import_module
 from types import TracebackType
 from typing import Any, Self
 
@@ -28,6 +29,9 @@ from offloop.worker import Worker
 
 __all__ = ["QueueListener"]
 
+# anyio imports its backend in the first call into it, which would hold the loop for tens of milliseconds.
+import_module("anyio._backends._asyncio")
+
 _HAND = 256  # records taken from the queue at a time
 _LOOK = 16  # records routed between two looks at the clock
 _ROUNDS = 5  # how often a stop goes back for what was logged meanwhile
@@ -39,9 +43,9 @@ Wait = Callable[[asyncio.Future[None], float], Awaitable[bool]]
 class QueueListener:
     """Takes records from an `asyncio.Queue` and has each delivered to the sinks whose level and filters it passes.
 
-    Each sink has a lane of its own: order is kept per sink, and one that hangs delays no other. Any number of `QueueHandler`s
-    may put records on the queue, from any thread. Use it as `async with listener:`, or call `start` and `stop`; it may be
-    started again after it was stopped, in another event loop too.
+    Each sink has a lane of its own: order is kept per sink, and one that hangs delays no other. Any number of
+    `QueueHandler`s may put records on the queue, from any thread. Use it as `async with listener:`, or call `start` and
+    `stop`; it may be started again after it was stopped, in another event loop too.
     """
 
     def __init__(
@@ -55,8 +59,8 @@ class QueueListener:
 
         Args:
             queue: The queue of the handlers.
-            sinks: `Sink`s, plain `logging.Handler`s (each works in a thread of its own), or callables, async or not, that take
-                a list of records (a sync one works in a thread of its own).
+            sinks: `Sink`s, plain `logging.Handler`s (each works in a thread of its own), or callables, async or not,
+                that take a list of records (a sync one works in a thread of its own).
             respect_handler_level: Whether a record below a sink's level is kept from it.
             shutdown_timeout: Seconds that `stop` takes at most where it is not told otherwise.
 
@@ -122,8 +126,8 @@ class QueueListener:
     async def stop(self, timeout: float | None = None) -> Report:
         """Route what is queued, deliver what the lanes hold, close the sinks, all within one deadline.
 
-        What is left then is counted as dropped (`shutdown`); what is logged after it waits for the next start. A cancellation
-        does not end it before the deadline, a second one does; either is raised again at the end.
+        What is left then is counted as dropped (`shutdown`); what is logged after it waits for the next start. A
+        cancellation does not end it before the deadline, a second one does; either is raised again at the end.
 
         Args:
             timeout: Seconds; None: `shutdown_timeout`. A sink that hangs costs the deadline and at most 0.1 s more.
@@ -214,7 +218,7 @@ class QueueListener:
         while not run.routed and not run.shutdown.over:
             sleeper = self._intake.sleep()
             if sleeper is not None:
-                await run.shutdown.hold(sleeper)
+                await run.shutdown.nap(sleeper)
                 continue
             try:
                 await run.work(self._route)
@@ -225,11 +229,16 @@ class QueueListener:
         """Route a handful of records; True if there are no more."""
         hand = self._intake.take(_HAND)
         routes = self._routes()
-        count = 0
+        count = odd = 0
         for item in hand:
-            record = restore(item)
+            try:
+                record = restore(item)
+                level = record.levelno + logging.NOTSET
+            except Exception:  # noqa: BLE001 - what someone else put on the queue is no record: counted below
+                odd += 1
+                continue
             for floor, accept, chunk in routes:
-                if record.levelno >= floor:
+                if level >= floor:
                     if accept is None:
                         chunk.append(record)
                     elif (accepted := accept(record)) is not None:
@@ -239,13 +248,17 @@ class QueueListener:
                 break
         for lane in self._lanes:
             lane.commit(count)
-        self._intake.commit(count)
+        self._intake.commit(count, odd)
+        if odd:
+            diagnostics.report("odd", f"{odd} item(s) on the queue were no records")
         self._progressed()
         return not self._intake.pending
 
     def _routes(self) -> list[tuple[int, Accept | None, list[Record]]]:
         """Level, filter and chunk of each lane, as they are now."""
         alone = len(self._lanes) == 1
+        for lane in self._lanes:
+            lane.chunk.clear()  # of a slice that was interrupted: its records are in the hand still
         return [
             (
                 lane.sink.level if self.respect_handler_level else logging.NOTSET,

@@ -16,7 +16,7 @@ import logging
 import re
 import string
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -32,6 +32,7 @@ _MAX_SUBJECT = 200  # characters
 _LINE = 66  # of a header, in characters
 _WORD_BYTES = 39  # of UTF-8 in an encoded word: a line with one has at most 76 characters (RFC 2047, section 2)
 _SLICE = 512  # characters worked on at a time: some microseconds
+_PIECE_BYTES = 64 * 1024
 _NOTES = 2_048  # bytes kept free for saying what was left out
 _SHARES = 4  # one record among several takes at most such a part of a mail
 
@@ -44,6 +45,8 @@ _NAMED = re.compile(r"(?P<name>[^<>]*)<(?P<address>[^<>]*)>")
 # line look like what it is not. The first pattern leaves tab and newline, which a traceback has.
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _BLANK = re.compile("[\x00-\x20\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]+")
+
+_AT_MARGIN = re.compile(r"\n[^ \t\n]")
 
 _COLOURS = ((logging.ERROR, "#d64545"), (logging.WARNING, "#c98a00"), (logging.INFO, "#3f7fbf"), (0, "#8a8a8a"))
 # No colour of text or ground is set, so that a dark mail program stays dark.
@@ -127,7 +130,7 @@ class Subject:
         line = self.template.format(
             level=_one_line(worst.levelname),
             logger=_one_line(worst.name),
-            message=_one_line(_first_line(message_of(worst)), _MAX_SUBJECT // 2),
+            message=_one_line(_first_line(message_of(worst)[:_SLICE]), _MAX_SUBJECT // 2),
             count=len(records),
             more=f" (and {more:,} more)" if more else "",
             host=host,
@@ -160,8 +163,8 @@ class _Draft:
 
     html: bool
     breathe: Callable[[], object]
-    texts: list[bytes] = field(default_factory=list)
-    htmls: list[bytes] = field(default_factory=list)
+    texts: list[bytes] = field(default_factory=list[bytes])
+    htmls: list[bytes] = field(default_factory=list[bytes])
     size: int = 0
 
     def add(self, text: str, markup: str) -> None:
@@ -196,8 +199,8 @@ def compose(
     formatter: logging.Formatter,
     max_bytes: int,
     breathe: Callable[[], object] = bool,
-) -> bytes:
-    """One mail with CRLF line ends, of ASCII, in lines that any server takes.
+) -> list[bytes]:
+    """One mail with CRLF line ends, of ASCII, in lines that any server takes; in pieces that each begin with a line.
 
     What does not fit is left out from the end, and the mail says how much that is.
 
@@ -212,13 +215,14 @@ def compose(
     """
     boundary = f"=_{key}"  # quoted-printable has no "=_", so that no record can end a part
     headers = _headers(letter, records, key, created)
-    room = max_bytes - len(headers) - len(_assemble([], [], boundary, html_part=letter.html)) - _NOTES
+    frame = sum(map(len, _assembled(headers, _Draft(letter.html, breathe), boundary)))
+    room = max_bytes - frame - _NOTES
     draft = _Draft(letter.html, breathe)
     draft.add("", _HTML_HEAD)
     draft.note(_summary(records, letter.host))
     _add_records(draft, records, formatter, room)
     draft.add("", _HTML_TAIL)
-    return headers + _assemble(draft.texts, draft.htmls, boundary, html_part=letter.html)
+    return list(_gathered(_assembled(headers, draft, boundary), breathe))
 
 
 def _headers(letter: Letter, records: Sequence[Record], key: str, created: float) -> bytes:
@@ -237,18 +241,39 @@ def _headers(letter: Letter, records: Sequence[Record], key: str, created: float
     return "".join(f"{line}\r\n" for line in lines).encode("ascii")
 
 
-def _assemble(texts: list[bytes], htmls: list[bytes], boundary: str, *, html_part: bool) -> bytes:
-    plain = _part("plain", texts)
-    if not html_part:
-        return plain
+def _assembled(headers: bytes, draft: _Draft, boundary: str) -> Iterator[bytes]:
+    yield headers
+    if not draft.html:
+        yield from _part("plain", draft.texts)
+        return
     start = f"--{boundary}\r\n".encode()
-    head = f'Content-Type: multipart/alternative;\r\n boundary="{boundary}"\r\n\r\n'.encode()
-    return b"".join((head, start, plain, start, _part("html", htmls), f"--{boundary}--\r\n".encode()))
+    yield f'Content-Type: multipart/alternative;\r\n boundary="{boundary}"\r\n\r\n'.encode()
+    yield start
+    yield from _part("plain", draft.texts)
+    yield start
+    yield from _part("html", draft.htmls)
+    yield f"--{boundary}--\r\n".encode()
 
 
-def _part(subtype: str, pieces: list[bytes]) -> bytes:
+def _part(subtype: str, pieces: list[bytes]) -> Iterator[bytes]:
     head = f"Content-Type: text/{subtype}; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n"
-    return b"".join((head.encode(), *pieces, b"\r\n"))
+    yield head.encode()
+    yield from pieces
+    yield b"\r\n"
+
+
+def _gathered(pieces: Iterable[bytes], breathe: Callable[[], object]) -> Iterator[bytes]:
+    """The pieces, many joined to one. Not all to one: a join of megabytes holds the interpreter for milliseconds."""
+    some: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        some.append(piece)
+        size += len(piece)
+        if size >= _PIECE_BYTES:
+            yield b"".join(some)
+            some, size = [], 0
+            breathe()
+    yield b"".join(some)
 
 
 def _add_records(draft: _Draft, records: Sequence[Record], formatter: logging.Formatter, room: int) -> None:
@@ -276,8 +301,7 @@ def _add_record(draft: _Draft, record: Record, text: str, share: int, room: int)
     done = 0
     for piece, characters in _slices(text):
         mark = draft.mark()
-        # Only a record's first line begins at the margin: a line break in a message makes no second record.
-        draft.add(piece.replace("\n", "\n    "), html.escape(piece, quote=False))
+        draft.add(piece, html.escape(piece, quote=False))
         if draft.size > full:
             draft.back(mark)
             break
@@ -303,7 +327,9 @@ def _formatted(record: Record, formatter: logging.Formatter) -> str:
         text = formatter.format(copy.copy(record))
     except Exception as error:  # noqa: BLE001 - the mail says so
         text = f"{record.levelname} {record.name}: {message_of(record)} [not formatted: {type(error).__name__}]"
-    return text.replace("\r\n", "\n").rstrip("\n")
+    text = text.replace("\r\n", "\n").rstrip("\n")
+    # Only a record's first line begins at the margin: a line break in a message makes no second record.
+    return text.replace("\n", "\n  ") if _AT_MARGIN.search(text) else text
 
 
 def _summary(records: Sequence[Record], host: str) -> str:

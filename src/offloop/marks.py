@@ -1,7 +1,7 @@
 """Whose records are our own: what is logged while a sink delivers must not feed the same pipeline.
 
-A context variable marks the lanes' tasks and offloop's worker threads. It holds the thread that set it, so that a thread
-an application starts from such a task (with a copy of the context) is not taken for ours.
+A context variable marks the lanes' tasks and offloop's worker threads. It holds the thread that set it, so that a
+thread an application starts from such a task (with a copy of the context) is not taken for ours.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ class Names:
         self._threads = 0
         self._remembered: dict[str, list[Address]] = {}
 
-    async def resolve(self, host: str, port: int, *, timeout: float = _TIMEOUT) -> list[Address]:  # noqa: ASYNC109
+    async def resolve(self, host: str, port: int, *, timeout: float = _TIMEOUT) -> list[Address]:
         """The addresses of a host, at least one, in the system's order of preference.
 
         A literal address is answered at once. Cancellation leaves the lookup to itself; its answer is remembered.

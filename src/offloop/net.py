@@ -52,7 +52,7 @@ def tls_context(tls: TLS) -> ssl.SSLContext | None:
     return tls
 
 
-async def connect(host: str, port: int, *, timeout: float, names: Names = NAMES) -> socket.socket:  # noqa: ASYNC109
+async def connect(host: str, port: int, *, timeout: float, names: Names = NAMES) -> socket.socket:
     """A connected, non-blocking TCP socket, by whichever of the host's addresses answers first.
 
     IPv6 and IPv4 take turns, 250 ms apart, or as soon as an attempt fails (RFC 8305). Small writes go out at once, and
@@ -108,13 +108,12 @@ async def _race(addresses: Sequence[Address], failures: dict[Address, OSError | 
             for attempt in done:
                 address = attempts[attempt]
                 error = attempt.exception()
-                if error is None:
-                    del attempts[attempt]
-                    return attempt.result()
-                if not isinstance(error, OSError):
+                if error is not None and not isinstance(error, OSError):
                     raise error
-                failures[address] = error
                 del attempts[attempt]
+                if error is None:
+                    return attempt.result()
+                failures[address] = error
         return None
     finally:
         for attempt in attempts:
@@ -135,7 +134,7 @@ async def _connect_to(address: Address) -> socket.socket:
         connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connecting.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in _KEEPALIVE.items():
-            if hasattr(socket, option):
+            if hasattr(socket, option):  # pragma: no branch
                 connecting.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
         await asyncio.get_running_loop().sock_connect(connecting, address.sockaddr)
         _refuse_self(connecting)
@@ -189,10 +188,10 @@ async def open_connection(
             hostname = endpoint.host.removesuffix(".")
             secured = await TLSStream.wrap(raw, server_side=False, hostname=hostname, ssl_context=tls)
             connection = Connection(endpoint, connected, raw, secured)
-            await connection.accepted()
+            await connection.accepted(secured)
     except BaseException as error:
         # The reader of a connection that was made already ends with its stream.
-        await anyio.aclose_forcefully(raw)
+        await asyncio.wait({asyncio.create_task(raw.aclose())})
         if isinstance(error, TimeoutError):
             msg = f"{endpoint}: no TLS handshake within {connect_timeout:g} s"
             raise TimeoutError(msg) from error

@@ -1,7 +1,7 @@
 """How much of the loop offloop takes: slices of half a millisecond, and at least as much rest after each.
 
-Routing and the encoding of all lanes share one pacer. Without the rest a heartbeat still looks fine, but a request of many
-awaits pays a slice at each of them.
+Routing and the encoding of all lanes share one pacer. Without the rest a heartbeat still looks fine, but a request of
+many awaits pays a slice at each of them.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ _SLICE = 0.0005  # seconds
 class Pacer:
     """Hands out turns, first come first served, to the tasks of one loop.
 
-    A turn is asked for with `turn`, taken with `begin`, and given back with `done`; several short turns share a slice. What
-    the application does between the asking and the taking is not counted.
+    A turn is asked for with `turn`, taken with `begin`, and given back with `done`; several short turns share a slice.
+    What the application does between the asking and the taking is not counted.
     """
 
     def __init__(self, slice_seconds: float = _SLICE) -> None:
@@ -34,7 +34,7 @@ class Pacer:
         self._timer: asyncio.TimerHandle | None = None
 
     def turn(self) -> asyncio.Future[None] | None:
-        """None if the turn is ours at once, else a future that resolves when it is; one no longer wanted goes to `forgo`."""
+        """None if the turn is ours at once, else a future that resolves when it is; cancelling it gives the turn up."""
         if not self._busy and not self._waiting and self._timer is None:
             self._busy = True
             return None
@@ -60,11 +60,6 @@ class Pacer:
         else:
             self._next()
 
-    def forgo(self, future: asyncio.Future[None]) -> None:
-        """Give up a turn that was asked for."""
-        if not future.cancel() and not future.cancelled():
-            self._next()  # it was just given to us
-
     def _rested(self) -> None:
         self._timer = None
         self._next()
@@ -73,7 +68,7 @@ class Pacer:
         self._busy = False
         while self._waiting:
             future = self._waiting.popleft()
-            if not future.done():
+            if not future.done():  # cancelled meanwhile
                 self._busy = True
                 future.set_result(None)
                 return

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from types import TracebackType
-from typing import Any, Self, get_args
+from typing import Self, get_args
 
 from offloop.errors import ConfigError, PipelineInUse
 from offloop.handler import Context, QueueHandler
@@ -22,9 +21,9 @@ __all__ = ["Pipeline"]
 class Pipeline:
     """Logging off the event loop: `async with Pipeline(sink): ...`.
 
-    On entry a `QueueHandler` is attached to the logger and a `QueueListener` is started; on leaving, what was logged is delivered
-    within the deadline, the sinks are closed and the handler is detached. It may be entered again, in another event loop
-    too, and from several places of one loop (the last to leave stops it).
+    On entry a `QueueHandler` is attached to the logger and a `QueueListener` is started; on leaving, what was logged is
+    delivered within the deadline, the sinks are closed and the handler is detached. It may be entered again, in another
+    event loop too, and from several places of one loop (the last to leave stops it).
 
     A web framework gets the same object: `FastAPI(lifespan=pipeline)`, `Starlette(lifespan=pipeline)`,
     `Litestar(lifespan=[pipeline])`, `aiohttp_app.cleanup_ctx.append(pipeline)`.
@@ -108,7 +107,10 @@ class Pipeline:
             self._detach()
 
     async def flush(self, timeout: float | None = None) -> Report:
-        """Wait until every record offered before the call is settled, or the deadline has passed. See `QueueListener.flush`."""
+        """Wait until every record offered before the call is settled, or the deadline has passed.
+
+        See `QueueListener.flush`.
+        """
         return await self.listener.flush(timeout)
 
     def stats(self) -> Stats:

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from offloop.errors import ConfigError
 
-__all__ = ["Batching", "Buffer", "Overflow", "Retry", "at_least", "one_of"]
+__all__ = ["Batching", "Buffer", "Overflow", "Retry", "at_least", "one_of", "whole"]
 
 Overflow = Literal["drop_new", "drop_old"]
 
@@ -24,6 +24,18 @@ def at_least(owner: str, name: str, value: float, limit: float, unit: str) -> No
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= limit:
         msg = f"{owner}{name} must be at least {limit:g} {unit}, got {value!r}"
+        raise ConfigError(msg)
+
+
+def whole(owner: str, name: str, value: float, unit: str) -> None:
+    """Refuse what is no whole number of at least one.
+
+    Raises:
+        ConfigError: With the value.
+    """
+    at_least(owner, name, value, 1, unit)
+    if not isinstance(value, int):
+        msg = f"{owner}{name} must be a whole number, got {value!r}"
         raise ConfigError(msg)
 
 
@@ -54,8 +66,8 @@ class Batching:
     max_wait: float = 0.0
 
     def __post_init__(self) -> None:
-        at_least("Batching.", "max_records", self.max_records, 1, "record")
-        at_least("Batching.", "max_bytes", self.max_bytes, 1, "byte")
+        whole("Batching.", "max_records", self.max_records, "record")
+        whole("Batching.", "max_bytes", self.max_bytes, "byte")
         at_least("Batching.", "max_wait", self.max_wait, 0, "seconds")
 
 
@@ -108,6 +120,6 @@ class Buffer:
     overflow: Overflow = "drop_old"
 
     def __post_init__(self) -> None:
-        at_least("Buffer.", "max_records", self.max_records, 1, "record")
-        at_least("Buffer.", "max_bytes", self.max_bytes, 1, "byte")
+        whole("Buffer.", "max_records", self.max_records, "record")
+        whole("Buffer.", "max_bytes", self.max_bytes, "byte")
         one_of("Buffer.", "overflow", self.overflow, get_args(Overflow))

@@ -27,7 +27,7 @@ class Shutdown:
         """
         self._loop = asyncio.get_running_loop()
         self._timeout = timeout
-        self._changed: asyncio.Future[None] = self._loop.create_future()
+        self._gates: list[asyncio.Future[None]] = []
         self._told: list[Callable[[], None]] = []
         self.started: asyncio.Future[None] = self._loop.create_future()
         """Resolved when the shutdown begins."""
@@ -60,8 +60,8 @@ class Shutdown:
             self.deadline = deadline
             if not self.started.done():
                 self.started.set_result(None)
-            self._changed.set_result(None)
-            self._changed = self._loop.create_future()
+            for gate in self._gates:
+                _resolve(gate)
             for callback in self._told:
                 callback()
 
@@ -83,12 +83,44 @@ class Shutdown:
             left = limit - self._loop.time()
             if left <= 0:
                 return False
-            try:
-                await asyncio.wait(
-                    (future, self._changed),
-                    timeout=None if left == _FOREVER else left,
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
-            except asyncio.CancelledError:
-                self.interrupt()
+            await self._gate(future, left)
         return True
+
+    async def nap(self, future: asyncio.Future[Any], timeout: float | None = None) -> None:
+        """Wait for a future of our own; a cancellation ends the wait, and begins the shutdown.
+
+        Cheaper than `hold`, and knows no deadline: whoever naps is told (`tell`) and resolves the future.
+        """
+        timer = None if timeout is None else self._loop.call_later(timeout, _resolve, future)
+        try:
+            await future
+        except asyncio.CancelledError:
+            self.interrupt()
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    async def _gate(self, future: asyncio.Future[Any], seconds: float) -> None:
+        """Wait until the future is done, the time is up, the deadline moved, or a cancellation came."""
+        gate = self._loop.create_future()
+
+        def opened(_: object = None) -> None:
+            _resolve(gate)
+
+        future.add_done_callback(opened)
+        timer = None if seconds == _FOREVER else self._loop.call_later(seconds, opened)
+        self._gates.append(gate)
+        try:
+            await gate
+        except asyncio.CancelledError:
+            self.interrupt()
+        finally:
+            future.remove_done_callback(opened)
+            self._gates.remove(gate)
+            if timer is not None:
+                timer.cancel()
+
+
+def _resolve(future: asyncio.Future[Any]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -123,23 +123,33 @@ def freeze(error: BaseException) -> FrozenException:
     """Freeze an exception with its chain and, for a group, its members. Never raises, keeps no reference to it."""
     seen: set[int] = set()
     top = _shallow(error, seen)
+    left = _MAX_EXCEPTIONS - 1
     # The order of `traceback.TracebackException`: it decides where an exception that is linked twice is shown.
     waiting = [(top, error)]
     while waiting:
         frozen, live = waiting.pop()
         cause = live.__cause__
-        if cause is not None and id(cause) not in seen and len(seen) < _MAX_EXCEPTIONS:
+        if cause is not None and id(cause) not in seen and left > 0:
+            left -= 1
             frozen.cause = _shallow(cause, seen)
             waiting.append((frozen.cause, cause))
         context = None if frozen.cause is not None or live.__suppress_context__ else live.__context__
-        if context is not None and id(context) not in seen and len(seen) < _MAX_EXCEPTIONS:
+        if context is not None and id(context) not in seen and left > 0:
+            left -= 1
             frozen.context = _shallow(context, seen)
             waiting.append((frozen.context, context))
         if isinstance(live, BaseExceptionGroup):
-            members = cast("BaseExceptionGroup[BaseException]", live).exceptions[: _MAX_EXCEPTIONS - len(seen)]
+            # Counted, not looked up in `seen`: a group may hold one exception many times, and so on within it.
+            members = _members_of(cast("BaseExceptionGroup[BaseException]", live))[:left]
+            left -= len(members)
             frozen.exceptions = tuple(_shallow(member, seen) for member in members)
             waiting.extend(zip(frozen.exceptions, members, strict=True))
     return top
+
+
+def _members_of(group: BaseExceptionGroup[BaseException]) -> Sequence[BaseException]:
+    # The base class's own: a subclass may have something else under this name.
+    return cast("Sequence[BaseException]", BaseExceptionGroup.exceptions.__get__(group))
 
 
 def _shallow(error: BaseException, seen: set[int]) -> FrozenException:
@@ -183,7 +193,11 @@ def _text_of(error: BaseException) -> str:
 
 
 def _notes_of(error: BaseException) -> Iterator[str]:
-    notes = getattr(error, "__notes__", None)
+    try:
+        notes = getattr(error, "__notes__", None)
+    except Exception as failure:  # noqa: BLE001 - as above
+        yield f"<the notes of this exception can't be read: {type(failure).__name__}>"
+        return
     if isinstance(notes, Sequence) and not isinstance(notes, str):
         for note in tuple(cast("Sequence[object]", notes)):
             try:

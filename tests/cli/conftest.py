@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import json
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
+
+from offloop.cli.demo import Account, Results, Round, Settings
 
 Run = subprocess.CompletedProcess[str]
 
@@ -25,19 +29,22 @@ def offloop() -> Callable[..., Run]:
 
 
 @pytest.fixture
-def results() -> Callable[..., Any]:
-    """Makes the results of a demo in which offloop lost some mails."""
-    from offloop.cli.demo import Account, Results, Round, Settings
-
-    delays = {"p50": 0.5, "p99": 1.25, "max": 3.0, "count": 200}
+def results() -> Callable[..., Results]:
+    """Makes the results of a demo in which offloop's round lost some mails."""
 
     def make(
-        lost: int = 0, reported: dict[str, int] | None = None, *, drained: float = 0.0, idle_p99: float = 1.25
+        lost: int = 0,
+        reported: dict[str, int] | None = None,
+        *,
+        drained: float = 0.0,
+        idle_p99: float = 1.25,
+        cpu: float = 90.0,
     ) -> Results:
-        account = Account(logged=300, delivered=300, messages=300, duplicates=0, lost=0, reported={})
-        mail = Account(logged=5, delivered=5 - lost, messages=2, duplicates=lost, lost=lost, reported=reported or {})
+        delays = {"p50": 0.5, "p99": idle_p99, "max": 40.0, "count": 200}
+        came = Account(logged=300, delivered=300, messages=300, duplicates=0, lost=0, reported={})
+        mail = Account(logged=5, delivered=5, messages=2, duplicates=0, lost=0, reported={})
         idle = Round(
-            loop_delay_ms=delays | {"p99": idle_p99},
+            loop_delay_ms=delays,
             request_ms=delays,
             logged=0,
             errors=0,
@@ -49,11 +56,14 @@ def results() -> Callable[..., Any]:
             said={},
             stderr=[],
         )
-        logging = {"logged": 300, "errors": 5, "collector": account, "cpu_us_per_record": 90.0}
-        fields = {name: getattr(idle, name) for name in Round.__slots__} | logging
-        standard = Round(**fields | {"mail": account, "stderr": ["a line of its own"]})
-        offloop = Round(**fields | {"mail": mail, "drained_after_seconds": drained})
-        rounds = {"idle": idle, "standard": standard, "queue": standard, "offloop": offloop}
+        fine = replace(idle, logged=300, errors=5, collector=came, mail=mail, cpu_us_per_record=cpu)
+        lossy = replace(mail, delivered=5 - lost, duplicates=lost, lost=lost, reported=reported or {})
+        rounds = {
+            "idle": idle,
+            "standard": replace(fine, stderr=["a line of its own"]),
+            "queue": fine,
+            "offloop": replace(fine, mail=lossy, drained_after_seconds=drained),
+        }
         return Results(settings=Settings(), rounds=rounds)
 
     return make
@@ -62,7 +72,6 @@ def results() -> Callable[..., Any]:
 @pytest.fixture
 def pickled() -> Callable[[Any], bytes]:
     """Frames a value as the standard SocketHandler does."""
-    import pickle
 
     def frame(value: Any) -> bytes:
         data = pickle.dumps(value, 1)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import selectors
 import signal
@@ -11,10 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from offloop.cli._servers import HOST
-from offloop.cli.app import app
+from offloop.cli.app import _finite, app
 
 Offloop = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -68,6 +70,13 @@ def test_bad_option_is_named(option: str, value: str) -> None:
     assert done.exit_code == 2
     assert option in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_number_must_be_finite(value: float) -> None:
+    """A range check alone may let these pass."""
+    with pytest.raises(typer.BadParameter, match=f"{value} is not a number that can be used"):
+        _finite(value)
 
 
 @pytest.mark.parametrize("package", ["typer", "rich", "aiosmtpd"])

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from offloop.cli._screen import show
+from offloop.cli._screen import Screen, show
 from offloop.cli.demo import Results
 
 
@@ -54,3 +54,36 @@ def test_busy_machine_is_said(
     show(results(idle_p99=p99))
 
     assert ("It is busy with something else" in capsys.readouterr().out) is said
+
+
+def test_terminal_gets_a_bar_a_round(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal each round is one line with a bar, also when it takes longer than it was to."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("NO_COLOR", "1")
+    with Screen() as screen:
+        for kind, phase in (("idle", "running"), ("offloop", "draining")):
+            with screen.round(kind, 2.0) as step:
+                step("running", 1.0)
+                step(phase, 3.0)
+
+    err = capsys.readouterr().err
+    assert err.count("2 of 2 s") >= 2
+    assert "idle loop" in err
+    assert "offloop" in err
+
+
+def test_elsewhere_a_round_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """Piped, each round is announced once."""
+    with Screen() as screen, screen.round("queue", 2.5) as step:
+        step("running", 1.0)
+
+    assert capsys.readouterr().err == "standard queue pair: 2.5 s\n"
+
+
+def test_cpu_below_the_idle_round_is_no_figure(
+    capsys: pytest.CaptureFixture[str], results: Callable[..., Results]
+) -> None:
+    """A negative CPU time a record is not shown as one."""
+    show(results(cpu=-3.0))
+
+    assert "under 1 us" in " ".join(capsys.readouterr().out.split())

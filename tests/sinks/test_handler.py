@@ -31,7 +31,7 @@ class Keeps(logging.Handler):
         try:
             if error is not None:
                 raise error
-        except Exception:  # noqa: BLE001 - as handlers do
+        except Exception:
             self.handleError(record)
         else:
             self.seen.append(record.getMessage())

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import trustme
+
 from helpers import (
     Collector,
     batch_of,
@@ -23,11 +24,10 @@ from helpers import (
     split_octet_count,
     until,
 )
-from servers import Rsyslog, running_rsyslog
-
 from offloop.errors import ConfigError, SinkFailure, TemporaryFailure
 from offloop.sinks.tcp import TCPSink
 from offloop.testing.proxy import FaultProxy
+from servers import Rsyslog, running_rsyslog
 
 LOCAL = "127.0.0.1"
 TEXT = logging.Formatter("%(levelname)s %(message)s")
@@ -203,7 +203,7 @@ class TestReconnect:
             task = asyncio.create_task(sink.send(batch_of(sink, "x" * 100_000)))
             await asyncio.wait({task}, timeout=0.05)
             peer.close()
-            with pytest.raises(TemporaryFailure, match="reset by"):
+            with pytest.raises(TemporaryFailure, match=r"reset by|connection lost"):
                 await task
 
     async def test_black_hole_times_out(self, proxy: FaultProxy) -> None:
@@ -250,27 +250,61 @@ class TestReconnect:
         await sink.send(batch_of(sink, "one"))
         await sink.aclose()
 
+    async def test_overtaken_send_does_not_touch_the_newer_connection(self, proxy: FaultProxy) -> None:
+        """A send that was given up and fails late leaves the connection of its successor alone."""
+        sink = TCPSink(LOCAL, proxy.port)
+        await sink.open()
+        proxy.black_hole()
+        late = asyncio.create_task(sink.send(batch_of(sink, *["x" * 100_000] * 100)))
+        await asyncio.wait({late}, timeout=0.02)
+        proxy.forward()
+        await sink.open()
+        with pytest.raises(TemporaryFailure):
+            await late
+        assert "not connected" not in repr(sink)
+        await sink.aclose()
+
+    async def test_loop_that_ends_cancels_the_watch_only(self, collector: Collector) -> None:
+        """At its end `asyncio.run` cancels all tasks, and what is still in a lane goes over the open connection."""
+        sink = TCPSink(LOCAL, collector.port)
+        await sink.send(batch_of(sink, "before"))
+        for task in asyncio.all_tasks():
+            if task.get_name().startswith("offloop-watch"):
+                task.cancel()
+        await sink.send(batch_of(sink, "after"))
+        await sink.aclose()
+        assert messages_of(collector.lines) == ["before", "after"]
+        assert len(collector.streams) == 1
+
     async def test_close_twice_and_open_again(self, collector: Collector) -> None:
         """`aclose` is idempotent, before a connection too, and `send` after it connects."""
         sink = TCPSink(LOCAL, collector.port)
         await sink.aclose()
         await sink.send(batch_of(sink, "one"))
+        connection = sink._connection
         await sink.aclose()
         await sink.aclose()
-        assert collector.writers[0].is_closing()
+        assert connection is not None
+        await connection.aclose()
+        await until(collector.writers[0].is_closing)
         await sink.send(batch_of(sink, "two"))
         await sink.aclose()
         assert messages_of(collector.lines) == ["one", "two"]
 
     def test_new_loop_without_close(self) -> None:
         """A sink that a loop left open connects in the next one, and can be closed in a third."""
-        with slow_collector() as listening, pytest.warns(ResourceWarning, match="unclosed transport"):
-            sink = TCPSink(LOCAL, listening.getsockname()[1])
+
+        def use(sink: TCPSink) -> None:
             for _ in range(2):
                 asyncio.run(sink.open())
                 asyncio.run(sink.send(batch_of(sink, "one")))
             asyncio.run(sink.aclose())
             gc.collect()
+
+        with slow_collector() as listening:
+            sink = TCPSink(LOCAL, listening.getsockname()[1])
+            with pytest.warns(ResourceWarning, match="unclosed transport"):
+                use(sink)
         assert "not connected" in repr(sink)
 
 
@@ -347,7 +381,7 @@ class TestTls:
     async def test_server_name_is_told(self, tls: Tls) -> None:
         """The host of the endpoint is the name that the server is asked for."""
         names: list[str | None] = []
-        tls.server.sni_callback = lambda connection, name, context: names.append(name)
+        tls.server.sni_callback = lambda _connection, name, _context: names.append(name)
         try:
             async with collecting(tls=tls.server) as collector:
                 sink = TCPSink("localhost", collector.port, tls=tls.client)
@@ -368,7 +402,7 @@ class TestTls:
         """A certificate for another host is refused."""
         async with collecting(tls=tls.server) as collector:
             sink = TCPSink(LOCAL, collector.port, tls=tls.client)
-            with pytest.raises(SinkFailure, match="certificate not accepted: .*IP address mismatch"):
+            with pytest.raises(SinkFailure, match=r"certificate not accepted: .*IP address mismatch"):
                 await sink.open()
 
     async def test_bad_certificate_and_no_connection_is_temporary(self, tls: Tls) -> None:
@@ -392,13 +426,56 @@ class TestTls:
             assert messages_of(collector.lines) == ["one"]
 
     async def test_refused_client_is_noticed_before_records_are_sent(self, tls: Tls) -> None:
-        """With TLS 1.3 a client is through before the server has looked: nothing counts as delivered to such a server."""
+        """With TLS 1.3 a client is through before the server has looked; nothing counts as delivered to it."""
         tls.server.verify_mode = ssl.CERT_REQUIRED
         async with collecting(tls=tls.server) as collector:
             sink = TCPSink("localhost", collector.port, tls=tls.client)
             with pytest.raises(TemporaryFailure, match="TLS handshake"):
                 await sink.send(batch_of(sink, "one"))
             assert not collector.lines
+
+    async def test_alert_about_the_client_certificate_is_the_sinks_failure(self, tls: Tls) -> None:
+        """A server that says what is wrong with the certificate stops the sink, not the batch."""
+        tls.server.verify_mode = ssl.CERT_REQUIRED
+
+        def refuse() -> None:
+            peer, _ = listening.accept()
+            with peer, pytest.raises(ssl.SSLError):
+                tls.server.wrap_socket(peer, server_side=True)
+
+        with socket.create_server((LOCAL, 0)) as listening:
+            server = asyncio.create_task(asyncio.to_thread(refuse))
+            sink = TCPSink("localhost", listening.getsockname()[1], tls=tls.client)
+            with pytest.raises(SinkFailure, match=r"certificate not accepted: .*alert certificate required"):
+                await sink.open()
+            await server
+
+    async def test_rsyslog_with_client_certificates(self, tls: Tls, tmp_path: Path) -> None:
+        """A real collector takes octet-counted records over TLS from a client it knows, and none from others."""
+        client = ssl.create_default_context()
+        tls.authority.configure_trust(client)
+        tls.authority.issue_cert("client.example").configure_cert(client)
+        with running_rsyslog(tmp_path, tls.authority) as rsyslog:
+            known = TCPSink("localhost", rsyslog.port, tls=client, framing="octet-count", formatter=TEXT)
+            await known.send(batch_of(known, *[f"message {number}" for number in range(200)]))
+            await known.aclose()
+            await until(lambda: len(rsyslog.messages) == 200)
+            stranger = TCPSink("localhost", rsyslog.port, tls=tls.client, formatter=TEXT)
+            with pytest.raises((SinkFailure, TemporaryFailure)):
+                await stranger.send(batch_of(stranger, "forged"))
+        assert rsyslog.messages == [f"INFO message {number}" for number in range(200)]
+
+    async def test_server_without_tickets_costs_a_moment(self, tls: Tls) -> None:
+        """A server that issues no session tickets is taken to have accepted the client."""
+        tls.server.num_tickets = 0
+        try:
+            async with collecting(tls=tls.server) as collector:
+                sink = TCPSink("localhost", collector.port, tls=tls.client)
+                await sink.send(batch_of(sink, "one"))
+                await sink.aclose()
+                assert messages_of(collector.lines) == ["one"]
+        finally:
+            tls.server.num_tickets = 2
 
     async def test_end_is_noticed(self, tls: Tls) -> None:
         """A server that says goodbye between batches is connected to anew."""
@@ -418,6 +495,8 @@ class TestConfiguration:
         ("arguments", "message"),
         [
             ({"host": ""}, "host must be a name or an address, got ''"),
+            ({"host": "."}, "host must be a name or an address, got '.'"),
+            ({"host": ".example"}, "host must be a name or an address, got '.example'"),
             ({"host": "logs example"}, "host must be a name or an address, got 'logs example'"),
             ({"port": 0}, "port must be an integer from 1 to 65535, got 0"),
             ({"port": "9020"}, "port must be an integer from 1 to 65535, got '9020'"),
@@ -432,8 +511,9 @@ class TestConfiguration:
     )
     def test_wrong_argument_is_refused(self, arguments: dict[str, Any], message: str) -> None:
         """The error names the value, the limit and the way out."""
+        complete: dict[str, Any] = {"host": "logs.example", "port": 9020, **arguments}
         with pytest.raises(ConfigError, match=message):
-            TCPSink(**{"host": "logs.example", "port": 9020, **arguments})
+            TCPSink(**complete)
 
     def test_pickle_keeps_its_formatter(self) -> None:
         """`dictConfig` sets formatters on handlers: receivers of pickles could not read them."""

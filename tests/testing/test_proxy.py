@@ -65,9 +65,9 @@ async def test_reset_cuts_off_everyone(proxy: FaultProxy, client: Streams) -> No
     proxy.reset()
     with pytest.raises(ConnectionResetError):
         await client[0].read()
+    client = await connected(proxy)
     with pytest.raises(ConnectionResetError):
-        reader, _ = await connected(proxy)
-        await reader.read()
+        await client[0].read()
     assert proxy.connections == 2
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import email
-import email.message
 import email.policy
 import sys
 from typing import Any

@@ -127,7 +127,10 @@ def _count(value: int | None) -> str:
 
 
 def _cpu(each: Round) -> str:
-    return "-" if each.cpu_us_per_record is None else f"{each.cpu_us_per_record:,.0f} us"
+    if each.cpu_us_per_record is None:
+        return "-"
+    # With few records the difference to the idle round is within what CPU times vary by, and may be negative.
+    return f"{each.cpu_us_per_record:,.0f} us" if each.cpu_us_per_record >= 1 else "under 1 us"
 
 
 def _accounts(results: Results) -> Iterator[str]:

@@ -29,6 +29,7 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # paragraphs are filled, and errors are lines
 )
 
 
@@ -60,21 +61,28 @@ def _options(
 def demo(
     *,
     seconds: Annotated[
-        float, typer.Option(min=1, max=60, callback=_finite, help="How long each of the three rounds logs.")
+        float, typer.Option(min=1, max=60, callback=_finite, metavar="SECONDS", help="How long each round lasts.")
     ] = 5.0,
-    rate: Annotated[float, typer.Option(min=10, max=5000, callback=_finite, help="Records logged a second.")] = 300.0,
+    rate: Annotated[
+        float, typer.Option(min=10, max=5000, callback=_finite, metavar="RECORDS", help="Records logged a second.")
+    ] = 300.0,
     mail_delay: Annotated[
-        float, typer.Option(min=0, max=2, callback=_finite, help="Seconds the mail server takes for a mail.")
+        float,
+        typer.Option(min=0, max=2, callback=_finite, metavar="SECONDS", help="What the mail server takes for a mail."),
     ] = 0.3,
-    mail_port: Annotated[int, typer.Option(min=0, max=65535, help="The mail server's port; 0: any free one.")] = 0,
-    collector_port: Annotated[int, typer.Option(min=0, max=65535, help="The collector's port; 0: any free one.")] = 0,
+    mail_port: Annotated[
+        int, typer.Option(min=0, max=65535, metavar="PORT", help="The mail server's port; 0: any free one.")
+    ] = 0,
+    collector_port: Annotated[
+        int, typer.Option(min=0, max=65535, metavar="PORT", help="The collector's port; 0: any free one.")
+    ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of the table.")] = False,
 ) -> None:
-    """Compare the standard handlers, the standard queue pair and offloop in one application.
+    """Compare three ways to log in one application.
 
-    A loop with a heartbeat answers simulated requests, which log to a mail server that takes its time and to a
-    collector. Each way of logging gets the same load; a round without logging comes first. Everything listens on
-    127.0.0.1 only and ends with this command.
+    The standard handlers on the logger, the standard queue pair, and offloop: a loop with a heartbeat answers simulated
+    requests, which log to a mail server that takes its time and to a collector. Each way gets the same load; a round
+    without logging comes first. Everything listens on 127.0.0.1 only and ends with this command.
 
     Exit code: 0; 1 if offloop lost a record; 2 if the demo could not run.
     """

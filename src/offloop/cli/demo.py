@@ -19,7 +19,7 @@ from offloop.cli._child import Child, DemoError, child
 from offloop.cli._plan import Plan
 from offloop.cli._workload import errors_expected
 
-__all__ = ["COMPARED", "Account", "DemoError", "Progress", "Results", "Round", "Settings", "compare"]
+__all__ = ["COMPARED", "Account", "DemoError", "Progress", "Results", "Round", "Settings", "account", "compare"]
 
 COMPARED = ("standard", "queue", "offloop")
 """The rounds that log, in their order."""
@@ -192,8 +192,8 @@ class _Stage:
             return Round(collector=None, mail=None, cpu_us_per_record=None, stderr=stderr, **result)
         sinks: dict[str, dict[str, Any]] = result["said"].get("sinks", {})
         return Round(
-            collector=_account(kind, result["logged"], await _settled(self._collector), sinks.get("collector", {})),
-            mail=_account(kind, result["errors"], await _settled(self._mail), sinks.get("mail", {})),
+            collector=account(kind, result["logged"], await _settled(self._collector), sinks.get("collector", {})),
+            mail=account(kind, result["errors"], await _settled(self._mail), sinks.get("mail", {})),
             cpu_us_per_record=1e6 * (result["cpu_seconds"] - idle_cpu) / max(1, result["logged"]),
             stderr=stderr,
             **result,
@@ -231,8 +231,15 @@ async def _settled(server: Child) -> dict[str, Any]:
         await asyncio.sleep(0.02)
 
 
-def _account(kind: str, logged: int, counts: dict[str, Any], said: dict[str, Any]) -> Account:
-    """Compare what was logged with what the destination counted."""
+def account(kind: str, logged: int, counts: dict[str, Any], said: dict[str, Any]) -> Account:
+    """Compare what was logged with what the destination counted.
+
+    Args:
+        kind: The round.
+        logged: How many records were logged for the destination.
+        counts: What it counted, by round.
+        said: What offloop's ledger says of the sink; empty for others.
+    """
     came = counts["rounds"].get(kind, {"records": 0, "messages": 0, "duplicates": 0})
     reported = {reason: sum(levels.values()) for reason, levels in said.get("dropped", {}).items()}
     if said.get("pending"):

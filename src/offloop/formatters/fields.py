@@ -2,7 +2,8 @@
 
 `plain` is this project's own. `otel`: the OpenTelemetry log data model with the semantic conventions for `code`,
 `thread` and `exception`, trace fields at the top level as its compatibility document for JSON says. `ecs`: the Elastic
-Common Schema as its logging libraries write it, dotted names, the first three in the order their specification asks for.
+Common Schema as its logging libraries write it, dotted names, the first three in the order their specification asks
+for.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from logging import LogRecord
 from typing import Any, Literal
 
-from offloop.capture import Record, message_of
+from offloop.capture import Record, message_of, text_of
 from offloop.tracebacks import FrozenException, freeze
 
 __all__ = ["FIELD_SETS", "FieldSet", "Fields", "failure_of", "free_name"]
@@ -50,12 +51,14 @@ def failure_of(record: LogRecord) -> tuple[FrozenException | None, str] | None:
     """
     frozen = record.exception if isinstance(record, Record) else None
     text, info = record.exc_text, record.exc_info
+    if not (text or info or frozen):
+        return None
     if frozen is None and info:
         error = info[1] if isinstance(info, tuple) else info
         frozen = freeze(error) if isinstance(error, BaseException) else None
-    if frozen is None:
-        return (None, text) if text else None
-    return frozen, text or frozen.render()
+    if not text and frozen is not None:
+        text = frozen.render()
+    return (frozen, text_of(text)) if text else None
 
 
 def _plain(record: LogRecord, when: object, extra: dict[str, Any], static: Mapping[str, Any]) -> dict[str, Any]:
@@ -178,7 +181,7 @@ def _ecs(record: LogRecord, when: object, extra: dict[str, Any], static: Mapping
     if values["stack_info"]:
         # ECS has one place for both; the standard formatter writes them in this order too.
         stacks = (fields.get("error.stack_trace"), values["stack_info"])
-        fields["error.stack_trace"] = "\n".join(str(stack) for stack in stacks if stack)
+        fields["error.stack_trace"] = "\n".join(text_of(stack) for stack in stacks if stack)
     if static:
         fields.update(static)
     if extra:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
-from offloop.capture import extras
+from offloop.capture import extras, fixed
 from offloop.errors import ConfigError
 from offloop.formatters.encoding import to_json
 from offloop.formatters.fields import FIELD_SETS, Fields, free_name
@@ -64,7 +64,7 @@ class JSONFormatter(logging.Formatter):
         one_of("JSONFormatter: ", "fields", fields, get_args(Fields))
         one_of("JSONFormatter: ", "timestamp", timestamp, get_args(Timestamp))
         names = FIELD_SETS[fields]
-        self._static = dict(static or {})
+        self._static = {name: fixed(value) for name, value in (static or {}).items()}
         self._build = names.build
         self._epoch = timestamp == "epoch"
         self._reserved = names.reserved
@@ -78,19 +78,21 @@ class JSONFormatter(logging.Formatter):
 
     def encode(self, record: logging.LogRecord) -> bytes:
         """The record as UTF-8 JSON, without a line end."""
-        when = record.created if self._epoch else iso_time(record.created)
-        extra = extras(record)
-        if extra and not self._reserved.isdisjoint(extra):
-            extra = self._freed(extra)
         try:
-            return to_json(self._build(record, when, extra, self._static))
-        except (AttributeError, KeyError):  # someone took attributes away
-            complete = logging.makeLogRecord(record.__dict__)
-            return to_json(self._build(complete, when, extra, self._static))
+            return self._encoded(record)
+        except (AttributeError, KeyError):  # someone took attributes away: with their defaults it goes
+            return self._encoded(logging.makeLogRecord(record.__dict__))
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as JSON text; the same as `encode` gives."""
         return self.encode(record).decode()
+
+    def _encoded(self, record: logging.LogRecord) -> bytes:
+        when = record.created if self._epoch else iso_time(record.created)
+        extra = extras(record)
+        if extra and not self._reserved.isdisjoint(extra):
+            extra = self._freed(extra)
+        return to_json(self._build(record, when, extra, self._static))
 
     def _freed(self, extra: dict[str, Any]) -> dict[str, Any]:
         taken = self._reserved

@@ -45,6 +45,16 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as text, without a line end at its end."""
+        try:
+            return self._formatted(record)
+        except AttributeError:  # someone took attributes away: with their defaults it goes
+            return self._formatted(logging.makeLogRecord(record.__dict__))
+
+    def encode(self, record: logging.LogRecord) -> bytes:
+        """The same as UTF-8."""
+        return self.format(record).encode()
+
+    def _formatted(self, record: logging.LogRecord) -> str:
         message = text_of(message_of(record))
         extra = extras(record)
         pairs = "".join(f" {_key(name)}={_value(value)}" for name, value in extra.items()) if extra else ""
@@ -56,10 +66,6 @@ class TextFormatter(logging.Formatter):
         if record.stack_info:
             line += _below(text_of(record.stack_info))
         return line
-
-    def encode(self, record: logging.LogRecord) -> bytes:
-        """The same as UTF-8."""
-        return self.format(record).encode()
 
     def _lines(self, message: str) -> str:
         return _indented(message) if self._multiline else _inline(message)

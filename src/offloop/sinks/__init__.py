@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Awaitable, Callable
+from typing import Any
 
-from offloop.capture import Record
 from offloop.errors import ConfigError
 from offloop.sink import Sink
 from offloop.sinks.function import FunctionSink
@@ -14,7 +14,8 @@ from offloop.sinks.handler import HandlerSink
 
 __all__ = ["Destination", "FunctionSink", "HandlerSink", "as_sink"]
 
-Destination = Sink | logging.Handler | Callable[[list[Record]], Awaitable[object]] | Callable[[list[Record]], object]
+# list[Any]: a list of Record is not a list of LogRecord, and users write either.
+Destination = Sink | logging.Handler | Callable[[list[Any]], Awaitable[object]] | Callable[[list[Any]], object]
 
 
 def as_sink(destination: Destination) -> Sink:

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, cast
 
-from offloop.capture import Record
 from offloop.sink import Batch, Sink
 from offloop.worker import Worker
 
@@ -17,13 +16,14 @@ __all__ = ["FunctionSink"]
 class FunctionSink(Sink):
     """Calls a function with a list of records, one batch at a time.
 
-    What the function raises means what it means for `Sink.send`. A function that is not async runs in a daemon thread of its
-    own; at `send_timeout` it is no longer waited for, but can't be interrupted, and the next call waits behind it.
+    What the function raises means what it means for `Sink.send`. A function that is not async runs in a daemon thread
+    of its own; at `send_timeout` it is no longer waited for, but can't be interrupted, and the next call waits behind
+    it.
     """
 
     encodes = False
 
-    def __init__(self, function: Callable[[list[Record]], Any], **options: Any) -> None:
+    def __init__(self, function: Callable[[list[Any]], Any], **options: Any) -> None:
         """Wrap the function.
 
         Args:
@@ -37,7 +37,9 @@ class FunctionSink(Sink):
 
     def default_name(self) -> str:
         """The function's name."""
-        function = self.function.func if isinstance(self.function, partial) else self.function
+        function: Any = self.function
+        if isinstance(function, partial):
+            function = cast("partial[object]", function).func
         return getattr(function, "__name__", type(function).__name__)
 
     async def send(self, batch: Batch) -> None:
@@ -55,4 +57,5 @@ class FunctionSink(Sink):
 def _is_async(function: Callable[..., Any]) -> bool:
     if isinstance(function, partial):
         return _is_async(function.func)
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
+    call = getattr(function, "__call__", None)  # noqa: B004 - what is wanted is the method itself
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)

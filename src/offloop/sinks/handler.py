@@ -6,9 +6,10 @@ import asyncio
 import logging
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from threading import Event
-from typing import Any
+from typing import Any, cast
 
 from offloop.capture import Record
 from offloop.errors import PartialFailure, TemporaryFailure
@@ -24,10 +25,10 @@ _RETRY = Retry(give_up_after=300.0)
 class HandlerSink(Sink):
     """Calls a handler's filters and `emit` in a daemon thread of its own, a batch per hop, without the handler's lock.
 
-    Level and filters are the handler's, as they are at the time. A record whose `emit` ends in `handleError` is sent again if the
-    cause was an `OSError` (a full disk, a broken connection), for up to five minutes; otherwise it is rejected, and a
-    `handleError` of the handler's own class is called too. `send_timeout` is how long one record may take: a handler that
-    is stuck in one is waited for, not called again.
+    Level and filters are the handler's, as they are at the time. A record whose `emit` ends in `handleError` is sent
+    again if the cause was an `OSError` (a full disk, a broken connection), for up to five minutes; otherwise it is
+    rejected, and a `handleError` of the handler's own class is called too. `send_timeout` is how long one record may
+    take: a handler that is stuck in one is waited for, not called again.
     """
 
     encodes = False
@@ -58,12 +59,12 @@ class HandlerSink(Sink):
         self._patience = send_timeout
 
     @property
-    def level(self) -> int:  # type: ignore[override]
+    def level(self) -> int:
         """The handler's level."""
         return self.handler.level
 
     @level.setter
-    def level(self, value: int) -> None:
+    def level(self, value: int) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
         self.handler.level = value
 
     def default_name(self) -> str:
@@ -74,7 +75,7 @@ class HandlerSink(Sink):
         """Take the name without registering it: in `logging`'s table it is the handler's."""
         self._name = name
 
-    name = property(logging.Handler.get_name, set_name)  # type: ignore[assignment]
+    name = property(logging.Handler.get_name, set_name)
 
     async def send(self, batch: Batch) -> None:
         """Have the handler emit each record of the batch.
@@ -181,22 +182,25 @@ class _Job:
             self._tell(record)
         return True
 
-    def _failed(self, record: logging.LogRecord) -> None:  # noqa: ARG002 - the signature of handleError
+    def _failed(self, record: logging.LogRecord) -> None:
         """Stand in for `handleError`: what `emit` swallowed."""
         self._failure = sys.exc_info()[1] or RuntimeError("handleError was called without an exception")
 
     def _tell(self, record: Record) -> None:
-        """Call the class's own `handleError`, as `emit` would have."""
-        try:
-            raise self.error or RuntimeError  # so that `sys.exc_info` shows it
-        except BaseException:  # noqa: BLE001 - handled by the handler
+        """Call the class's own `handleError`, which finds the cause in `sys.exc_info`, as within `emit`."""
+        with suppress(Exception):  # the record is counted as rejected, and reported by the lane
             try:
+                self._raise()
+            except Exception:  # noqa: BLE001 - the handler deals with it
                 type(self._handler).handleError(self._handler, record)
-            except Exception:  # noqa: BLE001 - the record is counted as rejected and reported by the lane
-                return
+
+    def _raise(self) -> None:
+        if self.error is not None:
+            raise self.error
 
 
 def _leave_shutdown(handler: logging.Handler) -> None:
     """Have `logging.shutdown` skip a handler that is stuck: it would wait for it at exit."""
-    handlers = logging._handlerList  # type: ignore[attr-defined]  # noqa: SLF001 - there is no public way out of it
+    # There is no public way out of it.
+    handlers = cast("list[Callable[[], object]]", logging._handlerList)  # type: ignore[attr-defined]  # noqa: SLF001
     handlers[:] = [reference for reference in handlers if reference() is not handler]

@@ -7,14 +7,16 @@ import logging
 import socket
 import ssl
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Unpack, get_args
 
 from offloop import diagnostics, net
 from offloop.errors import ConfigError, TemporaryFailure
+from offloop.formatters.text import TextFormatter
 from offloop.mail import DEFAULT_SUBJECT, Letter, Mailbox, Subject, compose
+from offloop.names import Endpoint
 from offloop.policies import at_least, one_of
-from offloop.sink import Batch, Sink
-from offloop.sinks.smtp_session import TLS, Access, Session
+from offloop.sink import Batch, Sink, SinkOptions
+from offloop.smtp import TLS, Access, Mail, Session
 from offloop.worker import Breather, Worker
 
 __all__ = ["SMTPSink"]
@@ -54,7 +56,7 @@ class SMTPSink(Sink):
         idle_timeout: float = 30.0,
         max_bytes: int = 1024 * 1024,
         html: bool = True,
-        **sink: Any,
+        **sink: Unpack[SinkOptions],
     ) -> None:
         """Say which server, who writes to whom, and how. Nothing is connected yet.
 
@@ -78,9 +80,9 @@ class SMTPSink(Sink):
             max_bytes: Size of the largest mail; a server's own limit counts too. What does not fit is left out, and
                 the mail says how much that is: those records count as delivered.
             html: Whether there is an HTML part beside the text.
-            **sink: As for every `Sink`. `formatter` gives each record's text in both parts. `send_timeout` is 60 s here,
-                and bounds each reply and an attempt as a whole; a server may take 10 minutes after the last byte (RFC
-                5321, section 4.5.3.2.6), and one that does wants more of it.
+            **sink: As for every `Sink`. `formatter` gives each record's text in both parts. `send_timeout` is 60 s
+                here, and bounds each reply and an attempt as a whole; a server may take 10 minutes after the last byte
+                (RFC 5321, section 4.5.3.2.6), and one that does wants more of it.
 
         Raises:
             ConfigError: A value can't be used.
@@ -94,7 +96,9 @@ class SMTPSink(Sink):
         at_least(owner, "max_bytes", max_bytes, _MIN_BYTES, "bytes")
         one_of(owner, "tls", tls, get_args(TLS))
         _check_password(owner, username, password, tls)
-        _check_context(owner, tls_context, tls)
+        if tls == "off" and tls_context is not None:
+            msg = f"{owner}tls_context: nothing is verified with it while tls is 'off'"
+            raise ConfigError(msg)
         recipients = (to,) if isinstance(to, str) else tuple(to)
         if not recipients:
             msg = f"{owner}to must have at least 1 address"
@@ -110,7 +114,7 @@ class SMTPSink(Sink):
             host=host,
             port=port,
             tls="implicit" if tls == "auto" and port == _IMPLICIT_PORT else tls,
-            context=None if tls == "off" else tls_context or ssl.create_default_context(),
+            context=None if tls == "off" else net.tls_context(tls_context or True),
             local_hostname=local_hostname,
             username=username,
             password=password,
@@ -126,8 +130,8 @@ class SMTPSink(Sink):
         self._openings = 0
 
     def default_formatter(self) -> logging.Formatter:
-        """Plain text, with the traceback."""
-        return logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+        """Lines for people, those of a message kept apart."""
+        return TextFormatter(multiline=True)
 
     async def open(self) -> None:
         """Connect, begin TLS and authenticate, in place of any connection there is.
@@ -153,16 +157,17 @@ class SMTPSink(Sink):
         kept = session is not None and session.delivered > 0
         if session is None:
             session = await self._connect()
+        opening = self._openings
         try:
-            mail, size = await self._worker.run(self._compose, batch, session.max_bytes)
+            mail = await self._worker.run(self._compose, batch, session.max_bytes)
             try:
-                refused = await self._deliver(session, mail, size)
+                refused = await self._deliver(session, mail)
             except TemporaryFailure:
-                # One that another `open` took the place of was dropped by it: this attempt was given up.
-                if not kept or session.is_connected or session.data_sent or session is not self._session:
+                # Nor if we were given up, and what stands now belongs to another attempt.
+                if not kept or session.is_connected or session.data_sent or opening != self._openings:
                     raise
                 session = await self._connect()
-                refused = await self._deliver(session, mail, size)
+                refused = await self._deliver(session, mail)
         except BaseException:
             self._drop(session)
             raise
@@ -176,19 +181,19 @@ class SMTPSink(Sink):
         session = self._kept()
         self._session = None
         self._worker.close()
-        if session is not None:
-            await session.quit()
         if self._left is not None:
             self._left.abort()
             self._left = None
+        if session is not None:
+            await session.quit()
 
     def __repr__(self) -> str:
         state = "connected" if self._session is not None and self._session.is_connected else "not connected"
-        return f"<{type(self).__name__} {self._access.host}:{self._access.port} {state}>"
+        return f"<{type(self).__name__} {Endpoint(self._access.host, self._access.port)} {state}>"
 
-    def _compose(self, batch: Batch, server_max: int | None) -> tuple[bytes, int]:
-        """Build the mail as it goes over the wire, and its size as it is; called in the worker."""
-        mail = compose(
+    def _compose(self, batch: Batch, server_max: int | None) -> Mail:
+        """Build the mail; in the worker."""
+        pieces = compose(
             self._letter,
             batch.records,
             key=batch.key,
@@ -197,12 +202,11 @@ class SMTPSink(Sink):
             max_bytes=min(self._max_bytes, server_max or self._max_bytes),
             breathe=Breather(),
         )
-        # A line's first period is doubled, for a single one ends the mail: RFC 5321, section 4.5.2.
-        return mail.replace(b"\r\n.", b"\r\n.."), len(mail)
+        return Mail.of(pieces)
 
-    async def _deliver(self, session: Session, mail: bytes, size: int) -> dict[str, str]:
+    async def _deliver(self, session: Session, mail: Mail) -> dict[str, str]:
         recipients = [mailbox.address for mailbox in self._letter.to]
-        return await session.deliver(self._letter.sender.address, recipients, mail, size)
+        return await session.deliver(self._letter.sender.address, recipients, mail)
 
     async def _connect(self) -> Session:
         if self._session is not None:
@@ -235,7 +239,9 @@ class SMTPSink(Sink):
 
     def _leave(self, session: Session) -> None:
         if session is self._session:
-            # TLS closes in two steps: one that is not through by the time of `aclose` is aborted there.
+            # TLS closes in two steps: one that is not through by the next time, or by `aclose`, is aborted then.
+            if self._left is not None:
+                self._left.abort()
             self._session, self._left = None, session
             session.leave()
 
@@ -268,15 +274,5 @@ def _check_password(owner: str, username: str | None, password: str | None, tls:
             f"{owner}a password never goes over a connection without TLS, and tls is 'off': use 'starttls' or "
             "'implicit' (with a tls_context for a certificate of your own), or leave username and password out "
             "where the server takes mail without them"
-        )
-        raise ConfigError(msg)
-
-
-def _check_context(owner: str, context: object, tls: str) -> None:
-    if context is None:
-        return
-    if not isinstance(context, ssl.SSLContext) or context.protocol == ssl.PROTOCOL_TLS_SERVER or tls == "off":
-        msg = (
-            f"{owner}tls_context: expected an ssl.SSLContext for clients, with a tls that is not 'off', got {context!r}"
         )
         raise ConfigError(msg)

@@ -1,7 +1,7 @@
 """Records to a collector over TCP, with or without TLS.
 
-One connection, kept; one write a batch. A collector says nothing back, so what can be known of its having a record is
-what the kernels say to each other, and this room asks them.
+One connection, kept; a batch goes out as one piece. A collector says nothing back, so what can be known of its having
+a record is what the kernels say to each other, and this room asks them.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class TCPSink(Sink):
             endpoints: Further collectors as (host, port), tried in order when the one in use fails. The one that last
                 took a batch is tried first; there is no way back to `host` before that one fails.
             connect_timeout: Seconds that name, connection and TLS handshake may take, for each collector.
-            **sink: As for every `Sink`; `send_timeout` bounds a write.
+            **sink: As for every `Sink`; `send_timeout` bounds a batch.
 
         Raises:
             ConfigError: A value is out of its limits.
@@ -121,7 +121,7 @@ class TCPSink(Sink):
         raise kind(message) from failures[0]
 
     async def send(self, batch: Batch) -> None:
-        """Hand the batch to the collector in one write; connects first if there is no connection or it was closed.
+        """Hand the batch to the collector as one piece; connects first if there is no connection or it was closed.
 
         Returns when the collector's kernel has acknowledged all of it (see the class). On cancellation some of it may
         have arrived, and the connection is gone.
@@ -183,7 +183,7 @@ def _pairs(host: str, port: int, endpoints: Iterable[tuple[str, int]]) -> Sequen
 
 
 def _endpoint(host: Any, port: Any) -> Endpoint:
-    if not isinstance(host, str) or not host or not host.isprintable() or " " in host:
+    if not isinstance(host, str) or not host.strip(".") or host[0] == "." or not host.isprintable() or " " in host:
         message = f"TCPSink: host must be a name or an address, got {host!r}"
         raise ConfigError(message)
     if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= _MAX_PORT:

@@ -214,7 +214,7 @@ class FaultySink(MemorySink):
 
     def __init__(
         self,
-        *steps: Step,
+        *steps: Step | None,
         always: Step | None = None,
         poison: Callable[[LogRecord], bool] | None = None,
         **options: Any,

@@ -1,4 +1,4 @@
-"""One conversation with a mail server: TLS, AUTH, and one mail after another. The only module that imports aiosmtplib.
+"""One conversation with a mail server: TLS, AUTH, and one mail after another. The only room that imports aiosmtplib.
 
 Every failure leaves here as one of offloop's own, with what the server said and without anything secret. aiosmtplib is
 given a connected socket, a TLS context and our name: it would look for each of them itself.
@@ -21,13 +21,13 @@ import aiosmtplib
 
 from offloop.errors import DeliveryError, PermanentFailure, SinkFailure, TemporaryFailure
 
-__all__ = ["TLS", "Access", "Session"]
+__all__ = ["TLS", "Access", "Mail", "Session"]
 
 TLS = Literal["auto", "starttls", "implicit", "off"]
 
-_CHUNK_BYTES = 64 * 1024  # written at once: with TLS about 0.1 ms of work on the loop
-_REST = 0.001  # seconds between two chunks
+_REST = 0.001  # seconds until we look again whether a piece is through
 _MAX_REPLY = 300  # characters of a reply that are repeated in a message
+_TRANSPORT_CLOSES = 0.1  # seconds, generously: it takes a turn or two of the loop
 _GOODBYE = 1.0  # seconds for the answer to QUIT
 
 # Replies that speak of us and not of a mail: AUTH is needed, is too weak, failed, or wants TLS (RFC 4954, section 6).
@@ -75,6 +75,30 @@ class Access:
         return line if len(line) <= _MAX_REPLY else line[:_MAX_REPLY] + "..."
 
 
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """A mail as it goes over the wire.
+
+    Attributes:
+        pieces: Each begins with a line, and what a line begins with is no single period; of a size to write at once.
+        size: Bytes the mail has without the periods that were added.
+    """
+
+    pieces: Sequence[bytes]
+    size: int
+
+    @classmethod
+    def of(cls, pieces: Sequence[bytes]) -> Mail:
+        """Double the periods at the start of lines (RFC 5321, section 4.5.2).
+
+        Args:
+            pieces: The mail with CRLF line ends; each piece begins with a line.
+        """
+        stuffed = [piece.replace(b"\r\n.", b"\r\n..") for piece in pieces]
+        stuffed = [b"." + piece if piece.startswith(b".") else piece for piece in stuffed]
+        return cls(stuffed, sum(map(len, pieces)))
+
+
 class Session:
     """A connection that is ready for mails; made by `start`."""
 
@@ -99,7 +123,7 @@ class Session:
             SinkFailure: The server refuses us, its certificate is not accepted, or it has no TLS where that is needed.
         """
         smtp = aiosmtplib.SMTP(
-            hostname=access.host,
+            hostname=access.host.removesuffix("."),
             sock=connected,
             local_hostname=access.local_hostname or _literal(connected),
             timeout=access.timeout,
@@ -116,7 +140,7 @@ class Session:
             await session._authenticate()
         except BaseException:
             if session is None:
-                connected.close()
+                _shut(connected)
             else:
                 session.abort()
             raise
@@ -133,14 +157,13 @@ class Session:
         size = self._smtp.esmtp_extensions.get("size", "").strip()
         return int(size) if size.isascii() and size.isdecimal() and int(size) else None
 
-    async def deliver(self, sender: str, recipients: Sequence[str], mail: bytes, size: int) -> dict[str, str]:
+    async def deliver(self, sender: str, recipients: Sequence[str], mail: Mail) -> dict[str, str]:
         """Hand over one mail.
 
         Args:
             sender: Address for the envelope, ASCII.
             recipients: Addresses, ASCII.
-            mail: ASCII with CRLF line ends, periods doubled at the start of a line (RFC 5321, section 4.5.2).
-            size: Bytes it has without the doubled ones.
+            mail: In ASCII.
 
         Returns:
             The recipients that were refused while others were taken, with what the server said.
@@ -151,7 +174,7 @@ class Session:
             SinkFailure: The server wants no mail from us (the sender, AUTH).
         """
         self.data_sent = False
-        options = [f"SIZE={size}"] if self._smtp.supports_extension("size") else []
+        options = [f"SIZE={mail.size}"] if self._smtp.supports_extension("size") else []
         with _failures(self._access, "MAIL", about_us=True):
             await self._smtp.mail(sender, options=options)
         refused = await self._name(recipients)
@@ -167,7 +190,7 @@ class Session:
     async def quit(self) -> None:
         """Say goodbye, for a second at most, and let go of the connection."""
         try:
-            if self.is_connected and self._loop is asyncio.get_running_loop():
+            if self._loop is asyncio.get_running_loop():
                 with suppress(aiosmtplib.SMTPException, OSError):
                     await self._smtp.quit(timeout=_GOODBYE)
         finally:
@@ -228,13 +251,13 @@ class Session:
                 failures[recipient] = failure
         if len(failures) == len(recipients):
             # One that may be taken later is reason enough to come again: greylisting answers so.
-            for kind in (TemporaryFailure, SinkFailure, PermanentFailure):
-                if any(isinstance(failure, kind) for failure in failures.values()):
-                    raise kind("; ".join(map(str, failures.values())))
+            kinds = {type(failure) for failure in failures.values()}
+            kind = next(kind for kind in (TemporaryFailure, SinkFailure, PermanentFailure) if kind in kinds)
+            raise kind("; ".join(map(str, failures.values())))
         return {recipient: str(failure) for recipient, failure in failures.items()}
 
-    async def _write(self, mail: bytes) -> aiosmtplib.SMTPResponse:
-        """Write the mail in chunks, and give the answer to it.
+    async def _write(self, mail: Mail) -> aiosmtplib.SMTPResponse:
+        """Write the mail piece by piece, and give the answer to it.
 
         Not with aiosmtplib's own `data`: its substitutions over the whole mail keep the loop for milliseconds.
         """
@@ -247,11 +270,11 @@ class Session:
         # Nobody asks for it where writing failed first.
         answer.add_done_callback(lambda task: task.cancelled() or task.exception())
         try:
-            for start in range(0, len(mail), _CHUNK_BYTES):
+            for piece in mail.pieces:
                 await self._drained(answer)
                 if answer.done():
                     return await answer
-                protocol.write(mail[start : start + _CHUNK_BYTES])
+                protocol.write(piece)
             self.data_sent = True
             protocol.write(b".\r\n")
             return await answer
@@ -305,6 +328,16 @@ def _tls_failure(where: str, error: ssl.SSLError) -> DeliveryError:
         return TemporaryFailure(f"{where}the server broke off the TLS handshake")
     reason = getattr(error, "verify_message", None) or error.reason or str(error)
     return SinkFailure(f"{where}TLS failed: {reason}")
+
+
+def _shut(connected: socket.socket) -> None:
+    """End a connection that a transport may have by now, which aiosmtplib does not tell after a failure.
+
+    To close a socket under a transport would leave its loop watching a descriptor that the next one gets.
+    """
+    with suppress(OSError):
+        connected.shutdown(socket.SHUT_RDWR)  # a transport sees the end, and closes
+    asyncio.get_running_loop().call_later(_TRANSPORT_CLOSES, connected.close)
 
 
 def _literal(connected: socket.socket) -> str:
