@@ -282,7 +282,7 @@ class TestSMTPSink(SinkContract):
         """The lines at the margin of each mail: further lines of a record are indented."""
         mails = [message_from_bytes(mail, policy=policy.SMTP) for mail in self.desk.mails]
         lines = [line for mail in mails for line in mail.get_content().split("\n")]
-        return [line.rstrip("\r") for line in lines if not line.startswith("    ")]
+        return [line.rstrip("\r") for line in lines if not line.startswith((" ", "\t"))]
 
     disconnect = TCPContract.disconnect
     break_down = TCPContract.break_down
