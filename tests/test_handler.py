@@ -8,6 +8,7 @@ import gc
 import logging
 import logging.config
 import signal
+from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
 
@@ -236,6 +237,18 @@ async def test_odd_records_are_handled(queue: asyncio.Queue[Any], log: logging.L
     handler.handle(logging.makeLogRecord({"msg": "%(a)s", "args": {"a": 1}, "levelno": 10, "levelname": "DEBUG"}))
     handler.handle(logging.makeLogRecord({"msg": {"event": "x"}, "args": None, "levelno": 10}))
     assert messages(queue) == ["no level", "1", "{'event': 'x'}"]
+
+
+async def test_mapping_that_cannot_be_walked_raises_nothing(queue: asyncio.Queue[Any], log: logging.Logger) -> None:
+    """A mapping among the arguments may be changed by another thread, or refuse: that is no matter of the caller's."""
+
+    class Moody(dict[str, object]):
+        def __iter__(self) -> Iterator[str]:
+            message = "dictionary changed size during iteration"
+            raise RuntimeError(message)
+
+    log.info("%(a)s", Moody(a=1))
+    assert messages(queue) == ["1"]
 
 
 async def test_subclass_that_overrides_a_step_is_honoured(log: logging.Logger) -> None:

@@ -104,6 +104,20 @@ async def test_full_queue_drops_newest(queue: asyncio.Queue[object]) -> None:
     assert drain(intake) == ["0", "1", "2"]
 
 
+async def test_evictions_behind_a_mark_do_not_pass_it() -> None:
+    """What is evicted may be newer than the mark, while the errors before it are still in here."""
+    intake = Intake.of(OwnQueue(3))
+    intake.attach(int)
+    intake.offer(item("error 1", logging.ERROR), "drop_old")
+    intake.offer(item("error 2", logging.ERROR), "drop_old")
+    mark = intake.mark()
+    for n in range(9):
+        intake.offer(item(str(n)), "drop_old")
+    assert not intake.passed(mark)
+    assert drain(intake) == ["error 1", "error 2", "8"]
+    assert intake.passed(mark)
+
+
 async def test_full_queue_drops_oldest(queue: asyncio.Queue[object]) -> None:
     """With drop_old the oldest makes room for the newest."""
     intake = Intake.of(queue)

@@ -9,6 +9,7 @@ import threading
 from typing import Any
 
 import pytest
+from helpers import until
 
 from offloop import (
     Batching,
@@ -57,6 +58,24 @@ async def test_records_of_a_standard_handler_are_taken(log: logging.Logger) -> N
     async with QueueListener(queue, sink):
         log.info("standard %d", 1)
     assert sink.messages == ["standard 1"]
+
+
+async def test_what_is_no_record_is_counted_and_nothing_else_suffers(
+    queue: asyncio.Queue[Any], log: logging.Logger
+) -> None:
+    """Anyone may put anything on a queue of their own, as the standard listener's sentinel, or a level in words."""
+    sink = MemorySink()
+    async with QueueListener(queue, sink) as listener:
+        log.info("before")
+        for odd in (None, "text", {}, {"msg": "no level"}, object()):
+            queue.put_nowait(odd)
+        queue.put_nowait(logging.makeLogRecord({"msg": "a word", "levelno": "INFO"}))
+        log.info("after")
+        await sink.wait_for(3)
+        assert (await listener.flush()).complete
+    assert sink.messages == ["before", "a word", "after"]
+    assert listener.stats().intake.dropped == {"rejected": {"NOTSET": 5}}
+    assert listener.stats().balanced
 
 
 async def test_levels_relay(queue: asyncio.Queue[Any], log: logging.Logger) -> None:
@@ -414,6 +433,34 @@ def test_loop_that_was_closed_without_a_stop_is_left_behind(queue: asyncio.Queue
 
     asyncio.run(again())
     assert sink.messages == ["held"]
+
+
+def test_logging_after_a_loop_was_closed_without_a_stop_raises_nothing(
+    queue: asyncio.Queue[Any], log: logging.Logger
+) -> None:
+    """The idle listener of a dead loop can't be woken; the record waits for the next start."""
+    sink = MemorySink()
+    listener = QueueListener(queue, sink)
+    loop = asyncio.new_event_loop()
+
+    async def begin() -> None:
+        listener.start()
+        await listener.flush()
+        await until(lambda: listener._intake.waiter is not None)
+
+    loop.run_until_complete(begin())
+    for task in asyncio.all_tasks(loop):
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+    loop.close()
+    log.info("nobody listens")
+    assert listener.stats().intake.dropped == {}
+
+    async def again() -> None:
+        async with listener:
+            await sink.wait_for(1)
+
+    asyncio.run(again())
+    assert sink.messages == ["nobody listens"]
 
 
 def test_end_of_asyncio_run_drains(queue: asyncio.Queue[Any], log: logging.Logger) -> None:

@@ -55,12 +55,17 @@ class Backlog:
 
     def settle(self, records: Iterable[Record]) -> None:
         """Let go of records that were in flight."""
-        count = 0
+        if self._barriers:
+            records = list(records)
+            gone = set(map(id, records))
+            # Not the oldest first: of a batch that was taken in part, what stays may be older than what went.
+            went = [key in gone for key in self.flying]
+            for barrier in self._barriers:
+                barrier.ahead -= sum(went[: barrier.ahead])
+            self._drop_barriers()
         for record in records:
             del self.flying[id(record)]
             self.size_bytes -= record.size_bytes
-            count += 1
-        self._lower(count)
 
     def land(self) -> None:
         """What was in flight waits again, in front."""
@@ -73,7 +78,9 @@ class Backlog:
         self.flying.clear()
         self.waiting.clear()
         self.size_bytes = 0
-        self._lower(len(held))
+        for barrier in self._barriers:
+            barrier.ahead = 0
+        self._drop_barriers()
         return held
 
     def barrier(self) -> Barrier:
@@ -106,12 +113,6 @@ class Backlog:
             barrier.ahead -= position < barrier.ahead
         self._drop_barriers()
         return record
-
-    def _lower(self, count: int) -> None:
-        # What flies is always the oldest, so it stands before every barrier.
-        for barrier in self._barriers:
-            barrier.ahead -= min(count, barrier.ahead)
-        self._drop_barriers()
 
     def _drop_barriers(self) -> None:
         if self._barriers:

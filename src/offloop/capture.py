@@ -11,7 +11,7 @@ import reprlib
 import sys
 from collections.abc import Mapping
 from contextvars import ContextVar
-from logging import LogRecord
+from logging import NOTSET, LogRecord
 from typing import Any, cast
 
 from offloop.tracebacks import FrozenException, freeze
@@ -122,9 +122,15 @@ def capture(record: LogRecord, context: Mapping[str, ContextVar[Any]] | None = N
 
 
 def restore(snapshot: Snapshot | LogRecord) -> Record:
-    """The record a snapshot stands for. A `LogRecord` that someone else put on the queue is captured now."""
+    """The record a snapshot stands for. A `LogRecord` that someone else put on the queue is captured now.
+
+    Raises:
+        Exception: It is neither.
+    """
     if isinstance(snapshot, LogRecord):
         snapshot = capture(snapshot)
+        if not isinstance(snapshot.get("levelno"), int):
+            snapshot["levelno"] = NOTSET
     template, exception = snapshot.pop(_KEY, None) or (None, None)
     record = Record.__new__(Record)
     record.__dict__ = snapshot

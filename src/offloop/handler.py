@@ -206,7 +206,10 @@ def _fast_handle(handler: QueueHandler) -> Callable[[logging.LogRecord], bool]:
     def handle(record: logging.LogRecord) -> bool:
         attributes = record.__dict__
         try:
-            for argument in attributes["args"] or ():
+            arguments = attributes["args"]
+            if type(arguments) is not tuple:  # a mapping: walking it runs foreign code, or fails while others change it
+                return careful(handler, record)
+            for argument in arguments:
                 if type(argument) not in immutable:
                     return careful(handler, record)
             thread = get_ident()
@@ -215,7 +218,6 @@ def _fast_handle(handler: QueueHandler) -> Callable[[logging.LogRecord], bool]:
                 or len(attributes) != PLAIN_LENGTH
                 or attributes["levelno"] < intake.floor
                 or type(attributes["msg"]) is not str
-                or type(attributes["args"]) is not tuple
                 or attributes["exc_info"]
                 or filters
                 or context

@@ -47,7 +47,9 @@ class OwnQueue(asyncio.Queue[Item]):
 
 def level_of(item: Item) -> int:
     """The level number of what waits in the queue."""
-    return cast("int", item["levelno"]) if isinstance(item, dict) else item.levelno
+    levelno = item.get("levelno") if isinstance(item, dict) else getattr(item, "levelno", None)
+    # Anyone may put anything on a queue of their own.
+    return cast("int", levelno) if isinstance(levelno, (int, float)) else logging.NOTSET
 
 
 def evictable(items: Sequence[Any] | deque[Any], level: Callable[[Any], int], levelno: int) -> int | None:
@@ -85,7 +87,6 @@ class Intake:
         self._awake = True
         self._version = 0
         self._delivered = 0
-        self._evicted = 0
         # What was turned away, as (reason, level) per record: an append needs no lock, whoever interrupts whom.
         self._tally: deque[tuple[str, int]] = deque()
         self._totals: Counter[tuple[str, int]] = Counter()
@@ -195,11 +196,13 @@ class Intake:
             self._version += 1
         return hand
 
-    def commit(self, count: int) -> None:
-        """The first `count` records of the hand were routed."""
+    def commit(self, count: int, odd: int = 0) -> None:
+        """From the front of the hand `count` records were routed; `odd` items among them were none, and are dropped."""
         self._version += 1
         self._delivered += count
-        del self.hand[:count]
+        del self.hand[: count + odd]
+        for _ in range(odd):
+            self.turn_away("rejected", logging.NOTSET)
         self._version += 1
 
     def sleep(self) -> asyncio.Future[None] | None:
@@ -217,15 +220,22 @@ class Intake:
         self._awake = True
         waiter, self.waiter = self.waiter, None
         if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+            try:
+                waiter.set_result(None)
+            except RuntimeError:
+                pass  # the loop was closed without a stop: the record is in the queue all the same, for the next start
 
     def mark(self) -> int:
         """A position: what is in here now has passed it when `passed` says so."""
-        return self._delivered + self._evicted + self.pending
+        return self._delivered + self.pending
 
     def passed(self, mark: int) -> bool:
-        """Whether all that was in here at the mark is on its way."""
-        return self._delivered + self._evicted >= mark or not self.pending
+        """Whether all that was in here at the mark is on its way.
+
+        Evictions don't count: one may have hit a record behind the mark. In the place of each that hit one before it, a
+        later record is waited for.
+        """
+        return self._delivered >= mark or not self.pending
 
     # ----------------------------------------------------------------------------------------------------------------
 
@@ -276,7 +286,7 @@ class Intake:
             victim = self.own[index]
             self._version += 1
             del self.own[index]
-            self._note_eviction(victim)
+            self.turn_away("overflow", level_of(victim))
             self._version += 1
             return True
         return self._evict_head(levelno, here=here)
@@ -301,12 +311,8 @@ class Intake:
         if level_of(victim) >= logging.ERROR > levelno:
             back(victim)
             return False
-        self._note_eviction(victim)
-        return True
-
-    def _note_eviction(self, victim: Item) -> None:
-        self._evicted += 1
         self.turn_away("overflow", level_of(victim))
+        return True
 
     def _fold(self) -> None:
         """Sum up the tally, unless somebody is at it."""

@@ -229,11 +229,16 @@ class QueueListener:
         """Route a handful of records; True if there are no more."""
         hand = self._intake.take(_HAND)
         routes = self._routes()
-        count = 0
+        count = odd = 0
         for item in hand:
-            record = restore(item)
+            try:
+                record = restore(item)
+                level = record.levelno + logging.NOTSET
+            except Exception:  # noqa: BLE001 - what someone else put on the queue is no record: counted below
+                odd += 1
+                continue
             for floor, accept, chunk in routes:
-                if record.levelno >= floor:
+                if level >= floor:
                     if accept is None:
                         chunk.append(record)
                     elif (accepted := accept(record)) is not None:
@@ -243,13 +248,17 @@ class QueueListener:
                 break
         for lane in self._lanes:
             lane.commit(count)
-        self._intake.commit(count)
+        self._intake.commit(count, odd)
+        if odd:
+            diagnostics.report("odd", f"{odd} item(s) on the queue were no records")
         self._progressed()
         return not self._intake.pending
 
     def _routes(self) -> list[tuple[int, Accept | None, list[Record]]]:
         """Level, filter and chunk of each lane, as they are now."""
         alone = len(self._lanes) == 1
+        for lane in self._lanes:
+            lane.chunk.clear()  # of a slice that was interrupted: its records are in the hand still
         return [
             (
                 lane.sink.level if self.respect_handler_level else logging.NOTSET,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Iterable
+import logging
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from logging import LogRecord
 from typing import Any, cast
 
@@ -14,9 +16,21 @@ from offloop.sink import Batch, Sink
 
 __all__ = ["HANG", "FaultySink", "MemorySink", "Step"]
 
+_MAX_SHOWN = 20
+
 
 class MemorySink(Sink):
-    """Keeps every record it is sent.
+    """Keeps every record it is sent, and answers what was logged.
+
+    ```python
+    sink = MemorySink()
+    async with Pipeline(sink, logger="app"):
+        await handle(request)
+    record = sink.assert_logged("timed out", level="WARNING", request_id="r1")
+    sink.assert_not_logged(level="ERROR")
+    ```
+
+    Records arrive a moment after they were logged: leave the pipeline, `await pipeline.flush()`, or wait for them.
 
     Attributes:
         records: All of them, in the order they came.
@@ -66,13 +80,94 @@ class MemorySink(Sink):
         try:
             async with asyncio.timeout(timeout):
                 while len(self.records) < count:
-                    waiter = asyncio.get_running_loop().create_future()
-                    self._waiters.append(waiter)
-                    await waiter
+                    await self._more()
         except TimeoutError:
             msg = f"{len(self.records)} of {count} records after {timeout:g} s"
             raise TimeoutError(msg) from None
         return self.records
+
+    async def wait_for_message(self, text: str | re.Pattern[str], timeout: float = 5.0, **wanted: Any) -> Record:
+        """The first record with this message, once there is one.
+
+        Args:
+            text: As for `find`, and so is `wanted`.
+            timeout: Seconds.
+            wanted: What else is asked of it.
+
+        Raises:
+            TimeoutError: There was none after so many seconds; says what there was.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                while not (found := self.find(text, **wanted)):
+                    await self._more()
+        except TimeoutError:
+            msg = f"no record with {_described(text, wanted)} after {timeout:g} s; {self._listed()}"
+            raise TimeoutError(msg) from None
+        return found[0]
+
+    def find(
+        self,
+        text: str | re.Pattern[str] = "",
+        *,
+        level: int | str | None = None,
+        logger: str | None = None,
+        **extra: Any,
+    ) -> list[Record]:
+        """The records of which all of this is true, oldest first.
+
+        Args:
+            text: The message contains it; or the pattern is found in the message.
+            level: Its level, by number or name. None: any.
+            logger: It came from the logger of this name or from one below it. None: any.
+            extra: Attributes that it has, with these values.
+        """
+        levelno = logging.getLevelNamesMapping()[level] if isinstance(level, str) else level
+        return [
+            record
+            for record in self.records
+            if (levelno is None or record.levelno == levelno)
+            and (logger is None or f"{record.name}.".startswith(f"{logger}."))
+            and re.search(re.escape(text) if isinstance(text, str) else text, message_of(record))
+            and all(name in record.__dict__ and record.__dict__[name] == value for name, value in extra.items())
+        ]
+
+    def assert_logged(self, text: str | re.Pattern[str] = "", **wanted: Any) -> Record:
+        """The first record that `find` finds.
+
+        Raises:
+            AssertionError: There is none; says what there is.
+        """
+        found = self.find(text, **wanted)
+        if not found:
+            msg = f"no record with {_described(text, wanted)}; {self._listed()}"
+            raise AssertionError(msg)
+        return found[0]
+
+    def assert_not_logged(self, text: str | re.Pattern[str] = "", **wanted: Any) -> None:
+        """Nothing, if `find` finds nothing.
+
+        Raises:
+            AssertionError: It finds something; says what.
+        """
+        found = self.find(text, **wanted)
+        if found:
+            msg = f"{len(found)} record(s) with {_described(text, wanted)}: {_lines(found)}"
+            raise AssertionError(msg)
+
+    def clear(self) -> None:
+        """Forget the records, their bytes and batches; the counts of `open` and `aclose` stay."""
+        self.records.clear()
+        self.encoded.clear()
+        self.batches.clear()
+
+    async def _more(self) -> None:
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        await waiter
+
+    def _listed(self) -> str:
+        return f"there are {len(self.records)}: {_lines(self.records)}" if self.records else "there are none at all"
 
     def _keep(self, batch: Batch, indices: Iterable[int]) -> None:
         kept = batch.pick(list(indices))
@@ -83,6 +178,16 @@ class MemorySink(Sink):
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
+
+
+def _described(text: str | re.Pattern[str], wanted: Mapping[str, Any]) -> str:
+    told = [f"{name}={value!r}" for name, value in wanted.items()]
+    return ", ".join([repr(text if isinstance(text, str) else text.pattern), *told])
+
+
+def _lines(records: Sequence[Record]) -> str:
+    shown = [f"\n  {record.levelname} {record.name}: {message_of(record)}" for record in records[:_MAX_SHOWN]]
+    return "".join(shown) + ("\n  ..." if len(records) > _MAX_SHOWN else "")
 
 
 class _Hang:
@@ -100,8 +205,8 @@ class FaultySink(MemorySink):
     """Fails as told, attempt by attempt, and takes the batch where nothing is told.
 
     A step is an exception (raised), a number (seconds to wait before the batch is taken), `HANG`, or a function of the
-    batch (awaited if it is async; what it raises is raised, and records it leaves out by raising `PartialFailure` are
-    kept as that says).
+    batch (awaited if it is async; what it raises is raised). Of a batch for which `PartialFailure` is raised, the
+    records that it does not name are kept.
 
     Attributes:
         attempts: How often `send` was called.
@@ -123,16 +228,18 @@ class FaultySink(MemorySink):
             options: What every sink takes.
         """
         super().__init__(**options)
+        self.attempts = 0
+        self.fail(*steps, always=always, poison=poison)
+
+    def fail(self, *steps: Step, always: Step | None = None, poison: Callable[[LogRecord], bool] | None = None) -> None:
+        """Set a new script, as at construction; an attempt that is under way goes on by the old one."""
         self._steps = list(steps)
         self._always = always
         self._poison = poison
-        self.attempts = 0
 
     def heal(self) -> None:
         """From now on, take every batch; a batch that hangs still does until its attempt is given up."""
-        self._steps.clear()
-        self._always = None
-        self._poison = None
+        self.fail()
 
     async def send(self, batch: Batch) -> None:
         """Do what the script says."""
