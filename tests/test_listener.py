@@ -9,8 +9,8 @@ import threading
 from typing import Any
 
 import pytest
-from helpers import until
 
+from helpers import until
 from offloop import (
     Batching,
     Buffer,

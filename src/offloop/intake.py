@@ -14,6 +14,7 @@ import threading
 from asyncio import events
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import islice
 from logging import LogRecord
 from threading import get_ident
@@ -220,10 +221,9 @@ class Intake:
         self._awake = True
         waiter, self.waiter = self.waiter, None
         if waiter is not None and not waiter.done():
-            try:
+            # Where the loop was closed without a stop the record is in the queue all the same, for the next start.
+            with suppress(RuntimeError):
                 waiter.set_result(None)
-            except RuntimeError:
-                pass  # the loop was closed without a stop: the record is in the queue all the same, for the next start
 
     def mark(self) -> int:
         """A position: what is in here now has passed it when `passed` says so."""
