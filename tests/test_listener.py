@@ -530,6 +530,62 @@ async def test_sink_that_recovers_during_the_stop_gets_its_records(
     assert sink.messages == ["x"]
 
 
+async def test_stop_leaves_no_task_of_a_sink_that_hangs_in_everything(
+    queue: asyncio.Queue[Any], log: logging.Logger
+) -> None:
+    """The report has the last word, and a start right after it finds a lane that has ended."""
+
+    class Stubborn(FaultySink):
+        async def aclose(self) -> None:
+            await asyncio.Event().wait()
+
+    sink = Stubborn(HANG, retry=SOON)
+    listener = QueueListener(queue, sink)
+    listener.start()
+    log.info("lost")
+    await until(lambda: sink.attempts)
+    before = asyncio.get_running_loop().time()
+    report = await listener.stop(0.05)
+    assert asyncio.get_running_loop().time() - before < 0.15
+    assert report.sinks["Stubborn"].dropped == {"shutdown": {"INFO": 1}}
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    listener.start()
+    log.info("taken")
+    await sink.wait_for(1)
+    await listener.stop(0)
+    assert listener.stats().balanced
+
+
+def test_dead_loop_that_is_collected_touches_nothing(queue: asyncio.Queue[Any], log: logging.Logger) -> None:
+    """A loop closed without a stop leaves coroutines, which end when they are collected: while another loop delivers."""
+    sink = FaultySink(HANG, 0.2, retry=SOON)
+    listener = QueueListener(queue, sink)
+    loop = asyncio.new_event_loop()
+
+    async def begin() -> None:
+        listener.start()
+        log.info("held")
+        await until(lambda: sink.attempts == 1)
+
+    loop.run_until_complete(begin())
+    dead = asyncio.all_tasks(loop)
+    for task in dead:
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+    loop.close()
+
+    async def again() -> None:
+        async with listener:
+            await until(lambda: sink.attempts == 2)
+            for task in dead:
+                task.get_coro().close()
+            assert listener._lanes[0].backlog.flying
+            log.info("next")
+            await sink.wait_for(2)
+
+    asyncio.run(again())
+    assert sink.messages == ["held", "next"]
+
+
 async def test_stop_without_start_and_twice(queue: asyncio.Queue[Any]) -> None:
     """Stopping what does not run is no error."""
     listener = QueueListener(queue, MemorySink())

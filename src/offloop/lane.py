@@ -191,9 +191,12 @@ class Lane:
                 )
                 await self._sleep(1.0)
             finally:
-                self.backlog.land()
+                # Not when the task of a loop that was closed without a stop is collected, while another loop delivers.
+                if self._run is run:
+                    self.backlog.land()
         await delivery.close(min(self.sink.send_timeout, run.shutdown.remaining))
-        self._leave()
+        if self._run is run:
+            self._leave()
 
     async def _step(self, run: Run, delivery: Delivery) -> None:
         if not self.backlog.waiting:

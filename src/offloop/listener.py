@@ -22,7 +22,7 @@ from offloop.lane import Lane, Run
 from offloop.ledger import Report, Stats
 from offloop.pacer import Pacer
 from offloop.policies import at_least
-from offloop.shutdown import Shutdown
+from offloop.shutdown import BEYOND, Shutdown
 from offloop.sink import Sink
 from offloop.sinks import Destination, as_sink
 from offloop.worker import Worker
@@ -208,7 +208,7 @@ class QueueListener:
         for lane in self._lanes:
             lane.wake()
         for task in tasks:
-            await hold(task)
+            await hold(task, beyond=BEYOND + 0.02)
         self._intake.detach()
         self._renderer.close()
         self._progressed()
