@@ -586,6 +586,49 @@ def test_dead_loop_that_is_collected_touches_nothing(queue: asyncio.Queue[Any], 
     assert sink.messages == ["held", "next"]
 
 
+@pytest.mark.parametrize("method", ["open", "send", "aclose"])
+@pytest.mark.parametrize("error", [SystemExit(1), asyncio.CancelledError(), StopIteration(), GeneratorExit()])
+async def test_whatever_a_sink_raises_the_lane_and_the_loop_live_on(
+    queue: asyncio.Queue[Any], log: logging.Logger, method: str, error: BaseException
+) -> None:
+    """Though asyncio ends a loop for some of it; and though the method may not be async at all."""
+
+    def fail(*_: object) -> None:
+        raise error
+
+    sink = MemorySink(retry=SOON)
+    whole = getattr(sink, method)
+    setattr(sink, method, fail)
+    async with QueueListener(queue, sink, shutdown_timeout=1) as listener:
+        log.info("kept")
+        if method != "aclose":
+            await until(lambda: listener.stats().sinks["MemorySink"].error)
+            setattr(sink, method, whole)
+        await sink.wait_for(1)
+    assert sink.messages == ["kept"]
+    assert listener.stats().sinks["MemorySink"].state == "stopped"
+
+
+async def test_sink_that_takes_records_out_of_its_batch_is_an_error(
+    queue: asyncio.Queue[Any], log: logging.Logger
+) -> None:
+    """It would be sent them again and again; and one that names a record twice as filtered has it counted once."""
+
+    def consume(batch: Any) -> None:
+        batch.records.pop()
+
+    def turn_away(batch: Any) -> None:
+        batch.filtered += [*batch.records, *batch.records, object()]
+
+    sink = FaultySink(consume, turn_away, retry=SOON)
+    async with QueueListener(queue, sink) as listener:
+        log.info("once")
+        assert (await listener.flush()).complete
+    assert sink.messages == ["once"]
+    assert listener.stats().sinks["FaultySink"].filtered == 1
+    assert listener.stats().balanced
+
+
 async def test_stop_without_start_and_twice(queue: asyncio.Queue[Any]) -> None:
     """Stopping what does not run is no error."""
     listener = QueueListener(queue, MemorySink())

@@ -44,11 +44,12 @@ class Batch:
 
     def __init__(self, records: Sequence[Record], sink: Sink, encoded: Sequence[bytes] | None = None) -> None:
         """Hold the records; what was not encoded yet is encoded when it is asked for."""
-        self.records = records
+        # Tuples: what a sink takes out of a list would be sent again, or never be settled.
+        self.records = tuple(records)
         self.filtered: list[Record] = []
         self.created = time.time()
         self._sink = sink
-        self._encoded = encoded
+        self._encoded = None if encoded is None else tuple(encoded)
         self._key: str | None = None
 
     def __len__(self) -> int:
@@ -64,7 +65,7 @@ class Batch:
     def encoded(self) -> Sequence[bytes]:
         """Each record as bytes, as the sink's `encode` gave them; as long as `records`."""
         if self._encoded is None:
-            self._encoded = [self._sink.encode(record) for record in self.records]
+            self._encoded = tuple(self._sink.encode(record) for record in self.records)
         return self._encoded
 
     @property
