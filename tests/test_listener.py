@@ -609,6 +609,77 @@ async def test_whatever_a_sink_raises_the_lane_and_the_loop_live_on(
     assert listener.stats().sinks["MemorySink"].state == "stopped"
 
 
+@pytest.mark.parametrize("error", [SystemExit(1), asyncio.CancelledError(), ValueError()])
+async def test_whatever_filters_and_formatters_raise_records_go_out(
+    queue: asyncio.Queue[Any], log: logging.Logger, error: BaseException
+) -> None:
+    """In another form, if they must."""
+
+    def fail(*_: object) -> Any:
+        raise error
+
+    class Odd(MemorySink):
+        encode = fail
+        default_formatter = fail
+
+    sink, other = Odd(formatter=logging.Formatter()), MemorySink()
+    sink.addFilter(fail)
+    sink.filter = fail  # type: ignore[method-assign]
+    other.encode = lambda record: "text"  # type: ignore[method-assign,assignment,return-value]
+    async with QueueListener(queue, sink, other) as listener:
+        log.info("out")
+        assert (await listener.flush()).complete
+    assert sink.messages == other.messages == ["out"]
+    assert b"out" in sink.encoded[0]
+    assert b"out" in other.encoded[0]
+
+
+def test_interrupt_within_a_filter_or_a_formatter_ends_no_task(
+    queue: asyncio.Queue[Any], log: logging.Logger
+) -> None:
+    """Ctrl-C ends the loop's run, not the listener's: what it interrupted goes on in the next run, exactly once."""
+    sink = MemorySink()
+    steps = [KeyboardInterrupt, None, KeyboardInterrupt, None]
+
+    def interrupt(record: logging.LogRecord) -> bool:
+        if record.getMessage() == "two" and (step := steps.pop(0)):
+            raise step
+        return True
+
+    sink.addFilter(interrupt)
+    sink.encode = lambda record: str(interrupt(record)).encode()  # type: ignore[method-assign]
+    listener = QueueListener(queue, sink)
+    loop = asyncio.new_event_loop()
+    loop.call_soon(listener.start)
+    for message in ("one", "two", "three"):
+        log.info(message)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(asyncio.sleep(60))
+    loop.run_until_complete(sink.wait_for(3))
+    report = loop.run_until_complete(listener.stop())
+    loop.close()
+    assert sink.messages == ["one", "two", "three"]
+    assert report.complete
+    assert report.balanced
+
+
+async def test_cancellation_before_the_first_step_is_a_shutdown(
+    queue: asyncio.Queue[Any], log: logging.Logger
+) -> None:
+    """Whoever cancels all tasks right after a start has the records drained, and may start again."""
+    sink = MemorySink()
+    listener = QueueListener(queue, sink)
+    log.info("drained")
+    for _ in range(2):
+        listener.start()
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        await until(lambda: not listener.running)
+    assert sink.messages == ["drained"]
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
 async def test_sink_that_takes_records_out_of_its_batch_is_an_error(
     queue: asyncio.Queue[Any], log: logging.Logger
 ) -> None:

@@ -6,6 +6,7 @@ that calls it, from its own task, and never a logger.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 import uuid
@@ -18,7 +19,10 @@ from offloop.errors import ConfigError
 from offloop.formatters.json import JSONFormatter
 from offloop.policies import Batching, Buffer, Retry, at_least
 
-__all__ = ["Batch", "Encoder", "Sink", "SinkOptions"]
+__all__ = ["FAILURES", "Batch", "Encoder", "Sink", "SinkOptions"]
+
+FAILURES = (Exception, asyncio.CancelledError, SystemExit)
+"""What a filter or a formatter may raise, and neither our tasks nor the application's loop may end for."""
 
 
 @runtime_checkable
