@@ -94,6 +94,11 @@ class QueueListener:
         return self._run is not None and self._loop is not None and not self._loop.is_closed()
 
     @property
+    def _idle(self) -> bool:
+        """Whether nothing is held."""
+        return not self._intake.pending and not any(len(lane.backlog) for lane in self._lanes)
+
+    @property
     def runs_here(self) -> bool:
         """Whether it is running in the event loop of the caller."""
         return self.running and self._loop is events._get_running_loop()  # noqa: SLF001 - documented for frameworks
@@ -138,7 +143,7 @@ class QueueListener:
         started = time.monotonic()
         run = self._run
         if run is None or not self.running:
-            return self._report(started, complete=True)
+            return self._report(started, complete=self._idle)
         self._check_loop("stop")
         run.shutdown.begin(self.shutdown_timeout if timeout is None else timeout)
         current = asyncio.current_task()
@@ -170,7 +175,7 @@ class QueueListener:
         """
         started = time.monotonic()
         if not self.running:
-            return self._report(started, complete=not self._intake.pending)
+            return self._report(started, complete=self._idle)
         self._check_loop("flush")
         until = started + (self.shutdown_timeout if timeout is None else timeout)
         complete = await self._settled(_plain_wait, lambda: until - time.monotonic())
