@@ -144,6 +144,16 @@ async def test_drop_old_keeps_errors(queue: asyncio.Queue[object], *, here: bool
     assert intake.counts().dropped == {"overflow": {"INFO": 1, "ERROR": 1}}
 
 
+async def test_drop_old_keeps_the_order_of_errors(queue: asyncio.Queue[object]) -> None:
+    """An ERROR at the head that may not go stays at the head."""
+    intake = Intake.of(queue)
+    intake.attach(int)
+    intake.offer(item("error", logging.ERROR), "drop_old")
+    for message in ("a", "b", "c"):
+        intake.offer(item(message), "drop_old")
+    assert drain(intake)[0] == "error"
+
+
 def test_evictable_looks_behind_errors() -> None:
     """The oldest record below ERROR goes, though an ERROR is older."""
     items = [item("e", logging.ERROR), item("i"), item("j")]

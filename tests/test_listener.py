@@ -9,8 +9,8 @@ import threading
 from typing import Any
 
 import pytest
-from helpers import until
 
+from helpers import until
 from offloop import (
     Batching,
     Buffer,
@@ -528,6 +528,172 @@ async def test_sink_that_recovers_during_the_stop_gets_its_records(
     report = await listener.stop(1)
     assert report.complete
     assert sink.messages == ["x"]
+
+
+async def test_stop_leaves_no_task_of_a_sink_that_hangs_in_everything(
+    queue: asyncio.Queue[Any], log: logging.Logger
+) -> None:
+    """The report has the last word, and a start right after it finds a lane that has ended."""
+
+    class Stubborn(FaultySink):
+        async def aclose(self) -> None:
+            await asyncio.Event().wait()
+
+    sink = Stubborn(HANG, retry=SOON)
+    listener = QueueListener(queue, sink)
+    listener.start()
+    log.info("lost")
+    await until(lambda: sink.attempts)
+    before = asyncio.get_running_loop().time()
+    report = await listener.stop(0.05)
+    assert asyncio.get_running_loop().time() - before < 0.15
+    assert report.sinks["Stubborn"].dropped == {"shutdown": {"INFO": 1}}
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    listener.start()
+    log.info("taken")
+    await sink.wait_for(1)
+    await listener.stop(0)
+    assert listener.stats().balanced
+
+
+def test_dead_loop_that_is_collected_touches_nothing(queue: asyncio.Queue[Any], log: logging.Logger) -> None:
+    """A loop closed without a stop leaves coroutines, which end when they are collected: while another loop delivers."""
+    sink = FaultySink(HANG, 0.2, retry=SOON)
+    listener = QueueListener(queue, sink)
+    loop = asyncio.new_event_loop()
+
+    async def begin() -> None:
+        listener.start()
+        log.info("held")
+        await until(lambda: sink.attempts == 1)
+
+    loop.run_until_complete(begin())
+    dead = asyncio.all_tasks(loop)
+    for task in dead:
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+    loop.close()
+
+    async def again() -> None:
+        async with listener:
+            await until(lambda: sink.attempts == 2)
+            for task in dead:
+                task.get_coro().close()
+            assert listener._lanes[0].backlog.flying
+            log.info("next")
+            await sink.wait_for(2)
+
+    asyncio.run(again())
+    assert sink.messages == ["held", "next"]
+
+
+@pytest.mark.parametrize("method", ["open", "send", "aclose"])
+@pytest.mark.parametrize("error", [SystemExit(1), asyncio.CancelledError(), StopIteration(), GeneratorExit()])
+async def test_whatever_a_sink_raises_the_lane_and_the_loop_live_on(
+    queue: asyncio.Queue[Any], log: logging.Logger, method: str, error: BaseException
+) -> None:
+    """Though asyncio ends a loop for some of it; and though the method may not be async at all."""
+
+    def fail(*_: object) -> None:
+        raise error
+
+    sink = MemorySink(retry=SOON)
+    whole = getattr(sink, method)
+    setattr(sink, method, fail)
+    async with QueueListener(queue, sink, shutdown_timeout=1) as listener:
+        log.info("kept")
+        if method != "aclose":
+            await until(lambda: listener.stats().sinks["MemorySink"].error)
+            setattr(sink, method, whole)
+        await sink.wait_for(1)
+    assert sink.messages == ["kept"]
+    assert listener.stats().sinks["MemorySink"].state == "stopped"
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), asyncio.CancelledError(), ValueError()])
+async def test_whatever_filters_and_formatters_raise_records_go_out(
+    queue: asyncio.Queue[Any], log: logging.Logger, error: BaseException
+) -> None:
+    """In another form, if they must."""
+
+    def fail(*_: object) -> Any:
+        raise error
+
+    class Odd(MemorySink):
+        encode = fail
+        default_formatter = fail
+
+    sink, other = Odd(formatter=logging.Formatter()), MemorySink()
+    sink.addFilter(fail)
+    sink.filter = fail  # type: ignore[method-assign]
+    other.encode = lambda record: "text"  # type: ignore[method-assign,assignment,return-value]
+    async with QueueListener(queue, sink, other) as listener:
+        log.info("out")
+        assert (await listener.flush()).complete
+    assert sink.messages == other.messages == ["out"]
+    assert b"out" in sink.encoded[0]
+    assert b"out" in other.encoded[0]
+
+
+def test_interrupt_within_a_filter_or_a_formatter_ends_no_task(queue: asyncio.Queue[Any], log: logging.Logger) -> None:
+    """Ctrl-C ends the loop's run, not the listener's: what it interrupted goes on in the next run, exactly once."""
+    sink = MemorySink()
+    steps = [KeyboardInterrupt, None, KeyboardInterrupt, None]
+
+    def interrupt(record: logging.LogRecord) -> bool:
+        if record.getMessage() == "two" and (step := steps.pop(0)):
+            raise step
+        return True
+
+    sink.addFilter(interrupt)
+    sink.encode = lambda record: str(interrupt(record)).encode()  # type: ignore[method-assign]
+    listener = QueueListener(queue, sink)
+    loop = asyncio.new_event_loop()
+    loop.call_soon(listener.start)
+    for message in ("one", "two", "three"):
+        log.info(message)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(asyncio.sleep(60))
+    loop.run_until_complete(sink.wait_for(3))
+    report = loop.run_until_complete(listener.stop())
+    loop.close()
+    assert sink.messages == ["one", "two", "three"]
+    assert report.complete
+    assert report.balanced
+
+
+async def test_cancellation_before_the_first_step_is_a_shutdown(queue: asyncio.Queue[Any], log: logging.Logger) -> None:
+    """Whoever cancels all tasks right after a start has the records drained, and may start again."""
+    sink = MemorySink()
+    listener = QueueListener(queue, sink)
+    log.info("drained")
+    for _ in range(2):
+        listener.start()
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        await until(lambda: not listener.running)
+    assert sink.messages == ["drained"]
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_sink_that_takes_records_out_of_its_batch_is_an_error(
+    queue: asyncio.Queue[Any], log: logging.Logger
+) -> None:
+    """It would be sent them again and again; and one that names a record twice as filtered has it counted once."""
+
+    def consume(batch: Any) -> None:
+        batch.records.pop()
+
+    def turn_away(batch: Any) -> None:
+        batch.filtered += [*batch.records, *batch.records, object()]
+
+    sink = FaultySink(consume, turn_away, retry=SOON)
+    async with QueueListener(queue, sink) as listener:
+        log.info("once")
+        assert (await listener.flush()).complete
+    assert sink.messages == ["once"]
+    assert listener.stats().sinks["FaultySink"].filtered == 1
+    assert listener.stats().balanced
 
 
 async def test_stop_without_start_and_twice(queue: asyncio.Queue[Any]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextvars import Context
 from functools import partial
 from typing import Any, Protocol
@@ -111,7 +111,7 @@ class Delivery:
     async def close(self, timeout: float) -> None:
         """Close the sink, waiting at most so many seconds."""
         self._opened = False
-        error = await self._bounded(self._sink.aclose(), max(timeout, _GRACE), "aclose")
+        error = await self._bounded(self._sink.aclose, max(timeout, _GRACE), "aclose")
         if error is not None:
             diagnostics.report(f"aclose:{id(self._sink)}", f"{self._sink!r} did not close: {_words(error)}")
 
@@ -167,22 +167,22 @@ class Delivery:
 
     async def _attempt(self, batch: Batch) -> BaseException | None:
         if not self._opened:
-            error = await self._bounded(self._sink.open(), self._sink.send_timeout, "open")
+            error = await self._bounded(self._sink.open, self._sink.send_timeout, "open")
             if error is not None:
                 # Nothing was sent: whatever `open` raised says nothing of the records.
                 return error if isinstance(error, (*_TEMPORARY, SinkFailure)) else SinkFailure(_words(error))
             self._opened = True
         batch.filtered.clear()
-        error = await self._bounded(self._sink.send(batch), self._sink.send_timeout, "send")
+        error = await self._bounded(partial(self._sink.send, batch), self._sink.send_timeout, "send")
         if error is not None:
             # An answer that concerns the records came over a connection that works.
             self._opened = isinstance(error, (PermanentFailure, PartialFailure))
         return error
 
-    async def _bounded(self, call: Coroutine[Any, Any, None], timeout: float, what: str) -> BaseException | None:
+    async def _bounded(self, call: Callable[[], Awaitable[None]], timeout: float, what: str) -> BaseException | None:
         ended: asyncio.Future[None] = self._loop.create_future()
         began = self._loop.time()
-        task = _start(self._loop, _tell(call, ended))
+        task = _start(self._loop, _called(call, ended))
         task.add_done_callback(partial(_resolve, ended))  # a task that is cancelled before it began tells nobody
         if not await self._hold(ended, timeout):
             took = f"{self._loop.time() - began:.1f} s"
@@ -207,17 +207,16 @@ class Delivery:
         self._canaries = 2
         self._lone_rounds = 0
         self._has_delivered = True
-        self._settlement.delivered(piece.records, piece.filtered)
+        self._settlement.delivered(piece.records, _turned_away(piece.records, piece))
 
     def _took_some(self, piece: Batch, error: PartialFailure) -> Batch | None:
         """Settle what was taken or refused; what is to be sent again, if anything."""
         again, refused = ({id(record) for record in records} for records in (error.retry, error.rejected))
-        turned = {id(record) for record in piece.filtered}
         taken = [r for r in piece if id(r) not in again and id(r) not in refused]
         if taken:
             self.failures = 0
             self._has_delivered = True
-            self._settlement.delivered(taken, [r for r in taken if id(r) in turned])
+            self._settlement.delivered(taken, _turned_away(taken, piece))
         rejected = [r for r in piece if id(r) in refused]
         if rejected:
             self._refuse(rejected, error)
@@ -282,10 +281,16 @@ def _start(loop: asyncio.AbstractEventLoop, call: Coroutine[Any, Any, None]) -> 
     return loop.create_task(call, context=marked_context())
 
 
-async def _tell(call: Coroutine[Any, Any, None], ended: asyncio.Future[None]) -> None:
-    """Say that the call has ended within its own last step: a done callback would come a turn of the loop later."""
+async def _called(call: Callable[[], Awaitable[None]], ended: asyncio.Future[None]) -> None:
+    """Within the task even the call itself: a method that is not async, or fails before it is awaited, fails alike.
+
+    That it has ended is told within its own last step: a done callback would come a turn of the loop later.
+    """
     try:
-        await call
+        await call()
+    except SystemExit as error:
+        # asyncio would have it end the application's loop.
+        raise RuntimeError(f"the sink raised {error!r}") from error
     finally:
         _resolve(ended)
 
@@ -293,6 +298,12 @@ async def _tell(call: Coroutine[Any, Any, None], ended: asyncio.Future[None]) ->
 def _resolve(ended: asyncio.Future[None], _: object = None) -> None:
     if not ended.done():
         ended.set_result(None)
+
+
+def _turned_away(records: Sequence[Record], piece: Batch) -> Sequence[Record]:
+    """Those of the records that the sink turned away; it may have named one twice, or one that is not of the batch."""
+    turned = set(map(id, piece.filtered))
+    return [record for record in records if id(record) in turned] if turned else ()
 
 
 def _words(error: BaseException) -> str:

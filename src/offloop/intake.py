@@ -14,6 +14,7 @@ import threading
 from asyncio import events
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import islice
 from logging import LogRecord
 from threading import get_ident
@@ -149,7 +150,7 @@ class Intake:
         # A signal handler that interrupted the folding on this thread must not wait for itself.
         held = self._folding.acquire(timeout=_PATIENCE)
         try:
-            return steadily(lambda: self._version, self._read)
+            return steadily(lambda: self._version, self._read, self._read)
         finally:
             if held:
                 self._folding.release()
@@ -220,10 +221,9 @@ class Intake:
         self._awake = True
         waiter, self.waiter = self.waiter, None
         if waiter is not None and not waiter.done():
-            try:
+            # Where the loop was closed without a stop the record is in the queue all the same, for the next start.
+            with suppress(RuntimeError):
                 waiter.set_result(None)
-            except RuntimeError:
-                pass  # the loop was closed without a stop: the record is in the queue all the same, for the next start
 
     def mark(self) -> int:
         """A position: what is in here now has passed it when `passed` says so."""
@@ -280,32 +280,38 @@ class Intake:
         if overflow == "drop_new":
             return False
         if here and self.own:
-            index = evictable(self.own, level_of, levelno)
-            if index is None:
-                return False
-            victim = self.own[index]
-            self._version += 1
-            del self.own[index]
-            self.turn_away("overflow", level_of(victim))
-            self._version += 1
-            return True
+            with suppress(RuntimeError, IndexError):  # another thread evicts beside us: then as it does
+                return self._evict_oldest(self.own, levelno)
         return self._evict_head(levelno, here=here)
+
+    def _evict_oldest(self, own: deque[Item], levelno: int) -> bool:
+        index = evictable(own, level_of, levelno)
+        if index is None:
+            return False
+        victim = own[index]
+        self._version += 1
+        try:
+            del own[index]
+        finally:
+            self._version += 1
+        self.turn_away("overflow", level_of(victim))
+        return True
 
     def _evict_head(self, levelno: int, *, here: bool) -> bool:
         """As `_make_room`, by what is safe beside the loop's thread, or with a queue whose inside we don't know."""
+        plain = here and not self.own and not self.queue.empty()
+        oldest: Any = self.own or (getattr(self.queue, "_queue", None) if plain else self.staged)
+        if not oldest:
+            return False
         try:
-            if self.own:
-                victim = self.own.popleft()
-                back: Callable[[Item], None] = self.own.appendleft
-            elif self.staged:
-                victim = self.staged.popleft()
-                back = self.staged.appendleft
-            elif here:
-                victim = self.queue.get_nowait()
-                self.queue.task_done()
-                back = self.queue.put_nowait
-            else:
+            # Looked at before it is taken: once put back it might be out of its order.
+            if isinstance(oldest, deque) and level_of(cast("Item", oldest[0])) >= logging.ERROR > levelno:
                 return False
+            if plain:
+                victim, back = self.queue.get_nowait(), self.queue.put_nowait
+                self.queue.task_done()
+            else:
+                victim, back = oldest.popleft(), oldest.appendleft
         except (IndexError, asyncio.QueueEmpty):
             return True  # somebody was quicker: there is room
         if level_of(victim) >= logging.ERROR > levelno:

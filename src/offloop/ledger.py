@@ -12,9 +12,11 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 __all__ = ["Counts", "Ledger", "Report", "Stats", "steadily", "tabulate"]
 
+_T = TypeVar("_T")
 Dropped = Mapping[str, Mapping[str, int]]
 
 # A reader that interrupted the writer on its own thread (a signal handler) can't wait for it to finish.
@@ -111,7 +113,7 @@ class Ledger:
     between them.
     """
 
-    __slots__ = ("_drops", "_pending", "_version", "delivered", "error", "filtered", "offered", "state")
+    __slots__ = ("_before", "_drops", "_pending", "_version", "delivered", "error", "filtered", "offered", "state")
 
     def __init__(self, pending: Callable[[], int]) -> None:
         """Start at zero.
@@ -127,9 +129,11 @@ class Ledger:
         self.filtered = 0
         self.state = "idle"
         self.error: str | None = None
+        self._before = self._raw()
 
     def begin(self) -> None:
         """Open a set of changes."""
+        self._before = self._raw()
         self._version += 1
 
     def end(self) -> None:
@@ -143,22 +147,24 @@ class Ledger:
 
     def counts(self) -> Counts:
         """A snapshot that balances, from any thread."""
-        return steadily(lambda: self._version, self._read)
-
-    def _read(self) -> Counts:
+        # A signal handler may have interrupted the writer amid a set of changes: it sees what was before them.
+        offered, delivered, filtered, drops, pending = steadily(lambda: self._version, self._raw, lambda: self._before)
         return Counts(
-            offered=self.offered,
-            delivered=self.delivered,
-            filtered=self.filtered,
-            dropped=tabulate(self._drops.copy().items()),
-            pending=self._pending(),
+            offered=offered,
+            delivered=delivered,
+            filtered=filtered,
+            dropped=tabulate(drops.items()),
+            pending=pending,
             state=self.state,
             error=self.error,
         )
 
+    def _raw(self) -> tuple[int, int, int, dict[tuple[str, int], int], int]:
+        return self.offered, self.delivered, self.filtered, self._drops.copy(), self._pending()
 
-def steadily(version: Callable[[], int], read: Callable[[], Counts]) -> Counts:
-    """Read while nothing moves: an even version, and the same one before and after."""
+
+def steadily(version: Callable[[], int], read: Callable[[], _T], otherwise: Callable[[], _T]) -> _T:
+    """Read while nothing moves: an even version, and the same one before and after; if it never rests, `otherwise`."""
     for _ in range(_LOOKS):
         before = version()
         if not before & 1:
@@ -166,4 +172,4 @@ def steadily(version: Callable[[], int], read: Callable[[], Counts]) -> Counts:
             if version() == before:
                 return counts
         time.sleep(0)
-    return read()
+    return otherwise()

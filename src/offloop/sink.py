@@ -6,6 +6,7 @@ that calls it, from its own task, and never a logger.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 import uuid
@@ -18,7 +19,10 @@ from offloop.errors import ConfigError
 from offloop.formatters.json import JSONFormatter
 from offloop.policies import Batching, Buffer, Retry, at_least
 
-__all__ = ["Batch", "Sink", "SinkOptions"]
+__all__ = ["FAILURES", "Batch", "Sink", "SinkOptions"]
+
+FAILURES = (Exception, asyncio.CancelledError, SystemExit)
+"""What a filter or a formatter may raise, and neither our tasks nor the application's loop may end for."""
 
 
 class Batch:
@@ -35,11 +39,12 @@ class Batch:
 
     def __init__(self, records: Sequence[Record], sink: Sink, encoded: Sequence[bytes] | None = None) -> None:
         """Hold the records; what was not encoded yet is encoded when it is asked for."""
-        self.records = records
+        # Tuples: what a sink takes out of a list would be sent again, or never be settled.
+        self.records = tuple(records)
         self.filtered: list[Record] = []
         self.created = time.time()
         self._sink = sink
-        self._encoded = encoded
+        self._encoded = None if encoded is None else tuple(encoded)
         self._key: str | None = None
 
     def __len__(self) -> int:
@@ -55,7 +60,7 @@ class Batch:
     def encoded(self) -> Sequence[bytes]:
         """Each record as bytes, as the sink's `encode` gave them; as long as `records`."""
         if self._encoded is None:
-            self._encoded = [self._sink.encode(record) for record in self.records]
+            self._encoded = tuple(self._sink.encode(record) for record in self.records)
         return self._encoded
 
     @property
