@@ -249,3 +249,14 @@ async def test_mark_is_passed_when_everything_before_it_is_routed() -> None:
     intake.take(1)
     intake.commit(1)
     assert intake.passed(mark)
+
+
+async def test_record_lost_on_the_way_would_show() -> None:
+    """What is offered is counted where records come in: one that vanishes from the hand unbalances the intake."""
+    intake = Intake.of(asyncio.Queue())
+    intake.attach(int)
+    intake.offer(item("a"), "drop_new")
+    intake.take(1)
+    assert intake.counts().balanced
+    intake.hand.clear()
+    assert not intake.counts().balanced
