@@ -9,8 +9,8 @@ import threading
 from typing import Any
 
 import pytest
-from helpers import until
 
+from helpers import until
 from offloop import (
     Batching,
     Buffer,
@@ -557,7 +557,7 @@ async def test_stop_leaves_no_task_of_a_sink_that_hangs_in_everything(
 
 
 def test_dead_loop_that_is_collected_touches_nothing(queue: asyncio.Queue[Any], log: logging.Logger) -> None:
-    """A loop closed without a stop leaves coroutines, which end when they are collected: while another loop delivers."""
+    """A loop closed without a stop leaves coroutines, which end when they are collected, perhaps amid a delivery."""
     sink = FaultySink(HANG, 0.2, retry=SOON)
     listener = QueueListener(queue, sink)
     loop = asyncio.new_event_loop()
@@ -619,8 +619,8 @@ async def test_whatever_filters_and_formatters_raise_records_go_out(
         raise error
 
     class Odd(MemorySink):
-        encode = fail
-        default_formatter = fail
+        encode = fail  # pyright: ignore[reportAssignmentType]
+        default_formatter = fail  # pyright: ignore[reportAssignmentType]
 
     sink, other = Odd(formatter=logging.Formatter()), MemorySink()
     sink.addFilter(fail)
@@ -634,9 +634,7 @@ async def test_whatever_filters_and_formatters_raise_records_go_out(
     assert b"out" in other.encoded[0]
 
 
-def test_interrupt_within_a_filter_or_a_formatter_ends_no_task(
-    queue: asyncio.Queue[Any], log: logging.Logger
-) -> None:
+def test_interrupt_within_a_filter_or_a_formatter_ends_no_task(queue: asyncio.Queue[Any], log: logging.Logger) -> None:
     """Ctrl-C ends the loop's run, not the listener's: what it interrupted goes on in the next run, exactly once."""
     sink = MemorySink()
     steps = [KeyboardInterrupt, None, KeyboardInterrupt, None]
@@ -664,9 +662,7 @@ def test_interrupt_within_a_filter_or_a_formatter_ends_no_task(
     assert report.balanced
 
 
-async def test_cancellation_before_the_first_step_is_a_shutdown(
-    queue: asyncio.Queue[Any], log: logging.Logger
-) -> None:
+async def test_cancellation_before_the_first_step_is_a_shutdown(queue: asyncio.Queue[Any], log: logging.Logger) -> None:
     """Whoever cancels all tasks right after a start has the records drained, and may start again."""
     sink = MemorySink()
     listener = QueueListener(queue, sink)

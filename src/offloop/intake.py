@@ -224,7 +224,7 @@ class Intake:
             try:
                 waiter.set_result(None)
             except RuntimeError:
-                pass  # the loop was closed without a stop: the record is in the queue all the same, for the next start
+                return  # the loop was closed without a stop; the record is in the queue all the same
 
     def mark(self) -> int:
         """A position: what is in here now has passed it when `passed` says so."""

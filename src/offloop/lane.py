@@ -307,8 +307,7 @@ class Lane:
 
 
 def encode_safely(sink: Sink, record: Record) -> bytes:
-    """The record as the sink encodes it; where that fails, as its default formatter
-    does, or as JSON. Never raises."""
+    """The record as the sink encodes it; failing that, as its default formatter does, or as JSON. Never raises."""
     try:
         return _bytes(sink.encode(record))
     except FAILURES as error:  # reported, and the record goes out in another form
