@@ -112,7 +112,7 @@ class PipelineMachine(RuleBasedStateMachine):
         def raises(record: logging.LogRecord) -> bool:
             raise ValueError(record)
 
-        self.sinks[sink].filters = {"none": [], "odd": [odd], "raises": [raises]}[kind]
+        self.sinks[sink].filters[:] = {"none": [], "odd": [odd], "raises": [raises]}[kind]
 
     @rule()
     def start(self) -> None:

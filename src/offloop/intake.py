@@ -305,12 +305,13 @@ class Intake:
     def _evict_head(self, levelno: int, *, here: bool) -> bool:
         """As `_make_room`, by what is safe beside the loop's thread, or with a queue whose inside we don't know."""
         plain = here and not self.own and not self.queue.empty()
-        oldest: Any = self.own or (getattr(self.queue, "_queue", None) if plain else self.staged)
+        oldest: deque[Item] | None = self.own or (getattr(self.queue, "_queue", None) if plain else self.staged)
         if not oldest:
             return False
+        back: Callable[[Item], None]
         try:
             # Looked at before it is taken: once put back it might be out of its order.
-            if isinstance(oldest, deque) and level_of(cast("Item", oldest[0])) >= logging.ERROR > levelno:
+            if isinstance(oldest, deque) and level_of(oldest[0]) >= logging.ERROR > levelno:
                 return False
             if plain:
                 victim, back = self.queue.get_nowait(), self.queue.put_nowait
