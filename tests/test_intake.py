@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from threading import Thread
+import signal
+import time
+from threading import Thread, get_ident
 
 import pytest
 
@@ -152,6 +154,23 @@ async def test_drop_old_keeps_the_order_of_errors(queue: asyncio.Queue[object]) 
     for message in ("a", "b", "c"):
         intake.offer(item(message), "drop_old")
     assert drain(intake)[0] == "error"
+
+
+async def test_counts_within_counts_wait_for_nothing() -> None:
+    """A signal handler may ask while its own thread is being told, or is summing up."""
+    intake = Intake.of(OwnQueue(3))
+    seen: list[int] = []
+    handler = signal.signal(signal.SIGALRM, lambda *_: seen.append(intake.counts().offered))
+    try:
+        with intake._folding:
+            intake._folder = get_ident()
+            before = time.monotonic()
+            for _ in range(20):
+                signal.raise_signal(signal.SIGALRM)
+            assert time.monotonic() - before < 0.1
+    finally:
+        signal.signal(signal.SIGALRM, handler)
+    assert seen == [0] * 20
 
 
 def test_evictable_looks_behind_errors() -> None:

@@ -869,3 +869,9 @@ async def test_order_and_errors_survive_eviction_from_all_sides(log: logging.Log
     assert numbers == sorted(numbers)
     assert "rejected" not in pipeline.stats().intake.dropped
     assert pipeline.stats().balanced
+
+
+def test_handler_of_its_own_queue_is_no_sink(queue: asyncio.Queue[Any]) -> None:
+    """Records would go round for ever."""
+    with pytest.raises(ConfigError, match="takes them from"):
+        QueueListener(queue, QueueHandler(queue))

@@ -208,7 +208,7 @@ def _fast_handle(handler: QueueHandler) -> Callable[[logging.LogRecord], bool]:
     def handle(record: logging.LogRecord) -> bool:
         attributes = record.__dict__
         try:
-            arguments = attributes["args"]
+            arguments: tuple[object, ...] = attributes["args"]
             if type(arguments) is not tuple:  # a mapping: walking it runs foreign code, or fails while others change it
                 return careful(handler, record)
             for argument in arguments:  # pyright: ignore[reportUnknownVariableType]

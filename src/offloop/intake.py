@@ -99,6 +99,7 @@ class Intake:
         self._tally: deque[tuple[str, int]] = deque()
         self._totals: Counter[tuple[str, int]] = Counter()
         self._folding = threading.Lock()
+        self._folder = 0
 
     @classmethod
     def of(cls, queue: asyncio.Queue[Any]) -> Intake:
@@ -154,12 +155,15 @@ class Intake:
 
     def counts(self) -> Counts:
         """A snapshot that balances."""
-        # A signal handler that interrupted the folding on this thread must not wait for itself.
-        held = self._folding.acquire(timeout=_PATIENCE)
+        # A signal handler that interrupted the folding, or this, on its own thread must not wait for itself.
+        held = self._folder != get_ident() and self._folding.acquire(timeout=_PATIENCE)
         try:
+            if held:
+                self._folder = get_ident()
             return steadily(lambda: self._version, self._read, self._read_settled)
         finally:
             if held:
+                self._folder = 0
                 self._folding.release()
 
     # -- on the loop's thread ----------------------------------------------------------------------------------------
@@ -329,9 +333,11 @@ class Intake:
         """Sum up the tally, unless somebody is at it."""
         if self._folding.acquire(blocking=False):
             try:
+                self._folder = get_ident()
                 for _ in range(len(self._tally)):
                     self._totals[self._tally.popleft()] += 1
             finally:
+                self._folder = 0
                 self._folding.release()
 
     def _read(self) -> Counts:
@@ -341,7 +347,8 @@ class Intake:
 
     def _read_settled(self) -> Counts:
         """As `_read`, for a reader that interrupted a move: what is offered is what is found."""
-        turned = self._totals + Counter(self._tally.copy())
+        turned = Counter(self._totals)
+        turned.update(self._tally.copy())
         filtered = sum(count for (reason, _), count in turned.items() if reason == FILTERED)
         drops = {key: count for key, count in turned.items() if key[0] != FILTERED}
         pending = self.pending
