@@ -156,6 +156,8 @@ class PipelineMachine(RuleBasedStateMachine):
         if hasattr(self, "pipeline"):
             for sink in self.sinks:
                 sink.heal()
+            # A listener whose tasks were cancelled is ending by itself: what came since is for the next start.
+            self._run(self.pipeline.listener.stop(10))
             self._run(self._start())
             report = self._run(self.pipeline.listener.stop(10))
             assert report.complete
