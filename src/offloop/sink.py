@@ -131,9 +131,15 @@ class Sink(logging.Handler):
             buffer: How much is held while the destination is slow or away.
 
         Raises:
-            ConfigError: A value is out of its limits.
+            ConfigError: A value is out of its limits, or of another kind.
         """
         super().__init__(level)
+        for option, value, kind in (
+            ("batching", batching, Batching),
+            ("retry", retry, Retry),
+            ("buffer", buffer, Buffer),
+        ):
+            _check_kind(type(self).__name__, option, value, kind)
         at_least(f"{type(self).__name__}: ", "send_timeout", send_timeout, 0.001, "seconds")
         if formatter is not None and not isinstance(formatter, logging.Formatter):
             msg = f"{type(self).__name__}: formatter must be a logging.Formatter, got {formatter!r}"
@@ -223,3 +229,10 @@ class Sink(logging.Handler):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name or 'unnamed'} ({logging.getLevelName(self.level)})>"
+
+
+def _check_kind(owner: str, option: str, value: object, kind: type[Batching | Retry | Buffer]) -> None:
+    if not isinstance(value, kind):
+        name = kind.__name__
+        msg = f"{owner}: {option} must be of class {name}, as in {option}={name}(...), or left out; got {value!r}"
+        raise ConfigError(msg)

@@ -7,8 +7,8 @@ import logging
 import math
 import socket
 import ssl
-from collections.abc import Sequence
-from typing import Unpack, get_args
+from collections.abc import Iterable, Sequence
+from typing import Unpack, cast, get_args
 
 from offloop import diagnostics, net
 from offloop.errors import ConfigError, TemporaryFailure
@@ -108,10 +108,7 @@ class SMTPSink(Sink):
         if tls == "off" and tls_context is not None:
             msg = f"{owner}tls_context: nothing is verified with it while tls is 'off'"
             raise ConfigError(msg)
-        recipients = (to,) if isinstance(to, str) else tuple(to)
-        if not recipients:
-            msg = f"{owner}to must have at least 1 address"
-            raise ConfigError(msg)
+        recipients = _several(owner, to)
         self._letter = Letter(
             sender=Mailbox.parse(owner, "sender", sender),
             to=tuple(Mailbox.parse(owner, "to", address) for address in recipients),
@@ -282,7 +279,27 @@ def _check(owner: str, host: object, port: object, local_hostname: object) -> No
         raise ConfigError(msg)
 
 
-def _check_password(owner: str, username: str | None, password: str | None, tls: str) -> None:
+def _several(owner: str, to: object) -> tuple[object, ...]:
+    """What stands in `to`, one or several."""
+    if isinstance(to, str):
+        return (to,)
+    recipients = tuple(cast("Iterable[object]", to)) if isinstance(to, Iterable) and not isinstance(to, bytes) else None
+    if recipients is None:
+        msg = f"{owner}to: expected an address like ops@example.org, or a list of them, got {to!r}"
+        raise ConfigError(msg)
+    if not recipients:
+        msg = f"{owner}to must have at least 1 address"
+        raise ConfigError(msg)
+    return recipients
+
+
+def _check_password(owner: str, username: object, password: object, tls: str) -> None:
+    for name, value in (("username", username), ("password", password)):
+        if value is not None and not isinstance(value, str):
+            # Its class is all that may be told of a password.
+            msg = f"{owner}{name} must be text, got an object of class {type(value).__name__}"
+            msg += ": decode it" if isinstance(value, bytes) else ""
+            raise ConfigError(msg)
     if (username is None) != (password is None):
         given = "username" if password is None else "password"
         msg = f"{owner}username and password go together, got only the {given}"
