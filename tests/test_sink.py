@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import Any
 
 import pytest
 
+from offloop import diagnostics
 from offloop.errors import ConfigError
 from offloop.sink import Sink
 from offloop.sinks import HandlerSink
@@ -36,3 +38,22 @@ def test_option_of_a_wrapped_handler_is_checked() -> None:
     """Those of a handler's sink too."""
     with pytest.raises(ConfigError, match="^HandlerSink: buffer must be of class Buffer"):
         HandlerSink(logging.NullHandler(), buffer=None)
+
+
+def test_attached_to_a_logger_is_said_once(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much is logged, and however long; another sink says it for itself."""
+    now = 1_000_000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    logger = logging.Logger("shop")
+    logger.addHandler(first := Sink(name="first"))
+    for _ in range(3):
+        logger.error("lost")
+        now += 3_600
+    logger.addHandler(Sink(name="second"))
+    logger.error("lost")
+    monkeypatch.undo()
+    diagnostics.flush(1.0)
+    said = capsys.readouterr().err
+    assert said.count("is attached to a logger directly, and its records go nowhere") == 2
+    assert f"offloop: {first!r} is attached" in said
+    assert "(logger 'shop'; use Pipeline(sink)" in said

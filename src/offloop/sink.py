@@ -151,6 +151,7 @@ class Sink(logging.Handler):
         self.retry = retry
         self.send_timeout = send_timeout
         self.buffer = buffer
+        self._said_attached = False
 
     def default_formatter(self) -> logging.Formatter:
         """What formats records where the user gave no formatter."""
@@ -209,12 +210,15 @@ class Sink(logging.Handler):
         """Let go of the connection. Idempotent; `open` may follow."""
 
     def handle(self, record: logging.LogRecord) -> bool:
-        """Say that a sink can't be a logger's handler: it would have nobody to await it. Blocks nobody."""
-        diagnostics.report(
-            f"attached:{id(self)}",
-            f"{self!r} is attached to a logger directly, and its records go nowhere: it needs a QueueHandler in front "
-            f"(logger {record.name!r}; use Pipeline(sink), or QueueHandler and QueueListener)",
-        )
+        """Say once that a sink can't be a logger's handler: it would have nobody to await it. Blocks nobody."""
+        if not self._said_attached:
+            self._said_attached = True
+            diagnostics.report(
+                # A kind of its own: an `id` may be that of a sink which is gone, and then nothing would be said.
+                f"attached:{uuid.uuid4().hex}",
+                f"{self!r} is attached to a logger directly, and its records go nowhere: it needs a QueueHandler in "
+                f"front (logger {record.name!r}; use Pipeline(sink), or QueueHandler and QueueListener)",
+            )
         return False
 
     def emit(self, record: logging.LogRecord) -> None:
