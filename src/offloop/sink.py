@@ -181,6 +181,13 @@ class Sink(logging.Handler):
         """
         return self.formatter if type(self).encode is Sink.encode and isinstance(self.formatter, Hashable) else None
 
+    def encodes_purely(self) -> bool:
+        """Whether `encode` leaves the record as it is; where it may not, and other sinks share it, it is given a copy.
+
+        A formatter says so by an attribute `pure` of its own class, as offloop's do; a subclass says it anew.
+        """
+        return type(self).encode is Sink.encode and vars(type(self.formatter)).get("pure", False) is True
+
     async def open(self) -> None:
         """Connect. Called before the first send, after a failure, and in a new event loop without `aclose` before it.
 
