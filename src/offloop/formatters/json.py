@@ -19,7 +19,7 @@ Timestamp = Literal["iso", "epoch"]
 
 
 class JSONFormatter(logging.Formatter):
-    """One JSON object a record: UTF-8, without a line break or a NUL, whatever the record holds. Never raises.
+    """One JSON object a record: UTF-8, without any line break or control character, whatever it holds. Never raises.
 
     A field of the record is never replaced: an `extra` called like one of them, or like a static field, is written as
     `extra.` and its name. A message that can't be rendered says so in its text. What JSON has no form for is written as
