@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from threading import get_ident
 from typing import Any, cast, get_args
 
-from offloop import diagnostics
+from offloop import diagnostics, exits  # noqa: F401 - whoever can log has the exit hook
 from offloop.capture import IMMUTABLE, PLAIN_LENGTH, Snapshot, capture, message_of, text_of
 from offloop.errors import ConfigError
 from offloop.intake import FILTERED, Intake

@@ -18,12 +18,14 @@ from contextlib import suppress
 from itertools import islice
 from logging import LogRecord
 from threading import get_ident
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Protocol, cast
 from weakref import WeakValueDictionary
 
-from offloop.capture import Snapshot
+from offloop import fork
+from offloop.capture import Record, Snapshot, restore
 from offloop.ledger import Counts, steadily, tabulate
 from offloop.policies import Overflow
+from offloop.stderr import Budget
 
 __all__ = ["FILTERED", "Intake", "Item", "OwnQueue", "evictable", "level_of"]
 
@@ -34,6 +36,7 @@ _FOLD_AT = 1_024
 # How far eviction looks for a record that may go: beyond it a call would take too long on the loop.
 _LOOK = 128
 _PATIENCE = 0.01  # seconds
+_NOBODY = -1  # no thread's identity: every thread then stages its records, and signals
 
 
 class OwnQueue(asyncio.Queue[Item]):
@@ -64,11 +67,59 @@ def evictable(items: Sequence[Any] | deque[Any], level: Callable[[Any], int], le
     return 0 if levelno >= logging.ERROR and items else None
 
 
+class Server(Protocol):
+    """A listener, as the end of the process sees it."""
+
+    @property
+    def shutdown_timeout(self) -> float:
+        """Seconds for what is left."""
+        ...
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop it was started in and has not been stopped in."""
+        ...
+
+    @property
+    def holds(self) -> bool:
+        """Whether records wait in it or in its queue."""
+        ...
+
+    async def stop(self) -> object:
+        """Deliver what is left, in the loop it runs in."""
+
+    async def finish(self, budget: Budget) -> None:
+        """Start, deliver what is left, and stop."""
+
+    def give_up(self) -> None:
+        """Forget a loop that will not go on."""
+
+    def surrender(self, budget: Budget) -> None:
+        """Print what the lanes hold."""
+
+
+class _Registry:
+    """The intakes of the process, found by their queues."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.known: WeakValueDictionary[int, Intake] = WeakValueDictionary()
+        self.served: set[Intake] = set()
+        """Held, though nobody else may: they have a listener, or it left records."""
+        fork.inherits(self)
+
+    def after_fork(self) -> None:
+        self.lock = threading.Lock()
+        self.known = WeakValueDictionary(self.known.items())
+        self.served = set()
+
+
 class Intake:
     """What all handlers and the listener of one queue share. One exists for a queue as long as anyone uses it."""
 
-    _registry: ClassVar[WeakValueDictionary[int, Intake]] = WeakValueDictionary()
-    _registering: ClassVar = threading.Lock()
+    _registry: ClassVar = _Registry()
+    last_resort: ClassVar[Callable[[Intake], None] | None] = None
+    """After the exit hook: takes what is waiting, at once."""
 
     def __init__(self, queue: asyncio.Queue[Item]) -> None:
         """Use `of`: a second intake for one queue would not know of the first."""
@@ -81,27 +132,39 @@ class Intake:
         self.floor = 0
         """Level below which no sink takes anything: a hint, read again before a record is turned away."""
         self.thread = 0
-        """Identity of the listener's thread while it runs, else 0."""
+        """Identity of the listener's thread while it runs, else 0; after the exit hook `_NOBODY`."""
         self.waiter: asyncio.Future[None] | None = None
+        self.server: Server | None = None
+        """The listener that serves it, or last did, or is going to."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._read_floor: Callable[[], int] = int
         self._awake = True
         self._version = 0
         self._delivered = 0
+        self._printed = 0
         # What was turned away, as (reason, level) per record: an append needs no lock, whoever interrupts whom.
         self._tally: deque[tuple[str, int]] = deque()
         self._totals: Counter[tuple[str, int]] = Counter()
         self._folding = threading.Lock()
+        self.detach()
+        fork.inherits(self)
 
     @classmethod
     def of(cls, queue: asyncio.Queue[Any]) -> Intake:
         """The one intake of a queue."""
-        with cls._registering:
+        registry = cls._registry
+        with registry.lock:
             # The intake holds its queue, so the identity is taken as long as the entry lives.
-            intake = cls._registry.get(id(queue))
+            intake = registry.known.get(id(queue))
             if intake is None:
-                intake = cls._registry[id(queue)] = cls(queue)
+                intake = registry.known[id(queue)] = cls(queue)
             return intake
+
+    @classmethod
+    def every(cls) -> set[Intake]:
+        """All that are in use."""
+        known = (reference() for reference in cls._registry.known.valuerefs())
+        return cls._registry.served.union(intake for intake in known if intake is not None)
 
     # -- from any thread ---------------------------------------------------------------------------------------------
 
@@ -173,15 +236,56 @@ class Intake:
         self.floor = read_floor()
         self._awake = True
         self.thread = get_ident()
+        self._registry.served.add(self)
 
     def detach(self) -> None:
-        """The listener is gone: what comes now waits for the next one."""
-        self.thread = 0
+        """The listener is gone: what comes now waits for the next one; after the exit hook it is printed at once."""
+        ended = Intake.last_resort is not None
+        self.thread = _NOBODY if ended else 0
         self._loop = None
         self.waiter = None
         self.floor = 0
         self._read_floor = int
-        self._awake = True
+        self._awake = not ended
+        if not self.pending:
+            self._registry.served.discard(self)
+
+    def surrender(self, put_away: Callable[[Sequence[Record]], int]) -> None:
+        """Give up what waits.
+
+        Args:
+            put_away: Takes the records, oldest first, and tells how many of them it printed; the others are lost.
+        """
+        hand = self.take(self.pending)
+        records = list[Record]()
+        for item in hand:
+            with suppress(Exception):  # what is no record is counted below
+                records.append(restore(item))
+        printed = put_away(records)
+        self._version += 1
+        self._printed += printed
+        for record in records[printed:]:
+            self.turn_away("shutdown", record.levelno)
+        for _ in range(len(hand) - len(records)):
+            self.turn_away("rejected", logging.NOTSET)
+        hand.clear()
+        self._version += 1
+
+    def after_fork(self) -> None:
+        """In a child: what waits is the parent's to deliver, what was counted the parent's to tell."""
+        self._folding = threading.Lock()
+        self.staged.clear()
+        self.hand.clear()
+        # RuntimeError: somebody of a loop that is closed waited to put more.
+        with suppress(asyncio.QueueEmpty, RuntimeError):
+            while True:
+                self.queue.get_nowait()
+                self.queue.task_done()
+        self._tally.clear()
+        self._totals.clear()
+        self._version = self._delivered = self._printed = 0
+        Intake.last_resort = None
+        self.detach()
 
     def take(self, limit: int) -> list[Item]:
         """Move up to `limit` records into the hand, oldest first; they stay pending until `commit`."""
@@ -248,6 +352,9 @@ class Intake:
     def _signal(self) -> None:
         self._awake = True
         loop = self._loop
+        if loop is None and Intake.last_resort is not None:
+            self._awake = False
+            Intake.last_resort(self)
         try:
             if loop is not None:
                 loop.call_soon_threadsafe(self.wake)
@@ -336,10 +443,11 @@ class Intake:
         pending = self.pending
         return Counts(
             # Every record that was taken is in a container or was handed on: the rest never got in.
-            offered=self._delivered + pending + filtered + sum(drops.values()),
+            offered=self._delivered + self._printed + pending + filtered + sum(drops.values()),
             delivered=self._delivered,
             filtered=filtered,
             dropped=tabulate(drops.items()),
+            printed=self._printed,
             pending=pending,
-            state="running" if self.thread else "idle",
+            state="running" if self.thread > 0 else "idle",
         )

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import anyio
 
-from offloop import diagnostics
+from offloop import diagnostics, fork
 from offloop.capture import Record, capture, restore, text_of
 from offloop.delivery import marked_context
 from offloop.errors import ConfigError, PipelineInUse
@@ -25,6 +25,7 @@ from offloop.policies import at_least
 from offloop.shutdown import BEYOND, Shutdown
 from offloop.sink import FAILURES, Sink
 from offloop.sinks import Destination, as_sink
+from offloop.stderr import Budget
 from offloop.worker import Worker
 
 __all__ = ["QueueListener"]
@@ -80,11 +81,15 @@ class QueueListener:
         for lane in self._lanes:
             lane.siblings = [other for other in self._lanes if other is not lane]
         self._renderer = Worker("offloop-tracebacks")
+        self._budget: Budget | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._run: Run | None = None
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._complete = True
         self._watchers: set[asyncio.Future[None]] = set()
+        if self._intake.server is None:
+            self._intake.server = self
+        fork.inherits(self)
 
     # -- in and out --------------------------------------------------------------------------------------------------
 
@@ -119,7 +124,9 @@ class QueueListener:
             msg = "another listener serves this queue: stop it first, or give it more sinks"
             raise PipelineInUse(msg)
         self._loop = loop
-        self._run = run = Run(Pacer(), Shutdown(self.shutdown_timeout), self._renderer, self._progressed)
+        shutdown, budget = Shutdown(self.shutdown_timeout), self._budget or Budget()
+        self._run = run = Run(Pacer(), shutdown, self._renderer, self._progressed, budget)
+        self._intake.server = self
         self._intake.attach(self._floor)
         run.shutdown.tell(self._intake.wake)
         self._tasks = {}
@@ -197,6 +204,48 @@ class QueueListener:
     def __repr__(self) -> str:
         state = "running" if self.running else "stopped"
         return f"<{type(self).__name__} {state}, {len(self.sinks)} sinks, {self._intake.pending} waiting>"
+
+    # -- the end of the process --------------------------------------------------------------------------------------
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop it was started in and has not been stopped in."""
+        return self._loop if self._run is not None else None
+
+    @property
+    def holds(self) -> bool:
+        """Whether records wait here or in the queue."""
+        return not self._idle
+
+    async def finish(self, budget: Budget) -> None:
+        """Deliver what is left, in a loop that is there for nothing else; what can't be is printed."""
+        self._budget = budget
+        self.start()
+        await self.stop()
+
+    def give_up(self) -> None:
+        """Forget a loop that will not go on; what it left is for the next start."""
+        for task in self._tasks.values():
+            task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001 - what they held lives on here
+        self._loop = self._run = None
+        self._tasks = {}
+        self._watchers = set()
+        self._intake.detach()
+        for lane in self._lanes:
+            lane.give_up()
+
+    def surrender(self, budget: Budget) -> None:
+        """Print what the lanes hold, on this thread, since no loop will run any more."""
+        self.give_up()
+        for lane in self._lanes:
+            lane.surrender(budget)
+
+    def after_fork(self) -> None:
+        """In a child: nothing runs, nothing is held, nothing is counted."""
+        fork.keep(self._loop, self._tasks, self._run)
+        self.give_up()
+        for lane in self._lanes:
+            lane.after_fork()
 
     # -- the task ----------------------------------------------------------------------------------------------------
 
