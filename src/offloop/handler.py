@@ -98,6 +98,10 @@ class QueueHandler(logging.handlers.QueueHandler):
         """Offer what `prepare` gave to the intake."""
         self.intake.offer(record, self.overflow)
 
+    def createLock(self) -> None:  # noqa: N802 - the standard library's name
+        """Have no lock: nothing here needs it, and `logging.shutdown` takes it before the lock that `dictConfig` holds."""
+        self.lock = None
+
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the standard library's name
         """Say on stderr that a record could not be handled, at most once in a while; it is counted as dropped."""
         error = sys.exc_info()[1]

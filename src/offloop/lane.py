@@ -210,6 +210,8 @@ class Lane:
             try:
                 await self._step(run, delivery)
             except Exception as error:  # noqa: BLE001 - no fault may end the lane; it is reported, and the records stay
+                if self._run is not run:
+                    return
                 self.failing("failing", error)
                 diagnostics.report(
                     f"lane:{self.name}", f"lane {self.name} failed: {type(error).__name__}: {text_of(error)}"
@@ -219,6 +221,8 @@ class Lane:
                 # Not when the task of a loop that was closed without a stop is collected, while another loop delivers.
                 if self._run is run:
                     self.backlog.land()
+        if self._run is not run:
+            return  # left behind: the sink is another loop's by now
         printing = self._printing(run.budget)
         # Beside the closing: the time that a hung sink may cost beyond the deadline is for both.
         printed = asyncio.get_running_loop().create_task(_print(run.printer, printing))

@@ -227,6 +227,8 @@ class QueueListener:
         """Forget a loop that will not go on; what it left is for the next start."""
         for task in self._tasks.values():
             task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001 - what they held lives on here
+        if self._run is not None:
+            self._run.shutdown.abandon()
         self._loop = self._run = None
         self._tasks = {}
         self._watchers = set()
@@ -258,6 +260,8 @@ class QueueListener:
         self._tasks[name] = task
 
         def ended(task: asyncio.Task[None]) -> None:
+            if self._run is not run:
+                return
             if task.cancelled() or not isinstance(task.exception(), (Exception, NoneType)):
                 diagnostics.report(f"task:{name}", f"the task {name} was ended from outside, and is started again")
                 if task.cancelled():
@@ -282,6 +286,8 @@ class QueueListener:
             # Anew, since a task that was ended is replaced.
             while not (task := self._tasks[name]).done() and await hold(task, beyond=BEYOND + 0.02):
                 pass
+        if self._run is not run:
+            return
         self._intake.detach()
         self._renderer.close()
         self._run = None

@@ -1,0 +1,190 @@
+"""A forked child begins anew, and leaves its parent's records, locks and connections alone."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from endings import ended, printed, told
+from helpers import Collector, collecting, messages_of
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+
+LISTENER = "listener = QueueListener(queue, TCPSink('127.0.0.1', port), shutdown_timeout=20)\n"
+
+
+async def collected(collector: Collector, count: int) -> list[str]:
+    """The messages that have arrived, once there are so many."""
+    await collector.wait_for(lambda: len(collector.lines) >= count)
+    return sorted(messages_of(collector.lines))
+
+
+async def test_waiting_records_are_the_parents(tmp_path: Path) -> None:
+    """Of what was logged before the fork the child has nothing, in its queue and in its counts."""
+    source = """
+        log.info("before")
+        pid = os.fork()
+        log.info("of the parent" if pid else "of the child")
+        if pid:
+            os.waitpid(pid, 0)
+    """
+    async with collecting() as collector:
+        running = await ended(tmp_path, LISTENER + source.replace("\n        ", "\n"), COLLECTOR=collector.port)
+        assert await collected(collector, 3) == ["before", "of the child", "of the parent"]
+    child, parent = told(running.text)
+    assert child["intake"]["offered"] == child["TCPSink"]["delivered"] == 1
+    assert parent["intake"]["offered"] == parent["TCPSink"]["delivered"] == 2
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["OwnQueue", "Queue"])
+@pytest.mark.parametrize("end", ["os._exit(0)", "sys.exit()"])
+async def test_parents_connection_is_undisturbed(tmp_path: Path, end: str, *, own: bool) -> None:
+    """A child of a running pipeline delivers over a connection of its own; the parent goes on with the one it had."""
+    source = f"""
+        pipeline = Pipeline(TCPSink("127.0.0.1", port), logger=log, shutdown_timeout=20)
+        log.handlers = log.handlers[:{0 if own else 1}]
+        listener = pipeline.listener if {own} else QueueListener(queue, TCPSink("127.0.0.1", port), shutdown_timeout=20)
+        context = pipeline if {own} else listener
+        async def in_child():
+            async with context:
+                log.info("of the child")
+        async def main():
+            async with context:
+                log.info("before")
+                await context.flush()
+                pid = os.fork()
+                if not pid:
+                    asyncio.run(in_child())
+                    tell()
+                    {end}
+                await asyncio.to_thread(os.waitpid, pid, 0)
+                for number in range(3):
+                    log.info("after %d", number)
+                    await context.flush()
+        asyncio.run(main())
+    """
+    async with collecting() as collector:
+        running = await ended(tmp_path, source, COLLECTOR=collector.port)
+        await collected(collector, 5)
+        streams = sorted(messages_of(bytes(stream).decode().splitlines()) for stream in collector.streams)
+    assert streams == [["before", "after 0", "after 1", "after 2"], ["of the child"]]
+    assert [one["TCPSink"]["offered"] for one in told(running.text)][:1] == [1]
+    assert "Error" not in running.trouble
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+async def test_children_of_multiprocessing(tmp_path: Path, method: str) -> None:
+    """They skip atexit; what they log is delivered at their end all the same, however they are started."""
+    source = """
+        import multiprocessing
+        listener = QueueListener(queue, TCPSink("127.0.0.1", port), shutdown_timeout=20)
+        def work(number):
+            log.info("of child %d", number)
+        async def main():
+            async with listener:
+                log.info("before")
+                processes = [context.Process(target=work, args=(number,)) for number in range(2)]
+                for process in processes:
+                    process.start()
+                for process in processes:
+                    await asyncio.to_thread(process.join)
+                log.info("after")
+        if __name__ == "__main__":
+            context = multiprocessing.get_context(os.environ["METHOD"])
+            asyncio.run(main())
+    """
+    async with collecting() as collector:
+        running = await ended(tmp_path, source, COLLECTOR=collector.port, METHOD=method)
+        assert await collected(collector, 4) == ["after", "before", "of child 0", "of child 1"]
+    assert told(running.text)[-1]["TCPSink"]["delivered"] == 2
+    assert not printed(running.trouble, "TCPSink")
+
+
+async def test_preloaded_application(tmp_path: Path) -> None:
+    """A master makes the pipeline and never enters it; each worker that it forks does, and delivers its own."""
+    source = """
+        pipeline = Pipeline(TCPSink("127.0.0.1", port), logger=log, shutdown_timeout=20)
+        log.handlers, listener = [], pipeline.listener
+        async def serve(number):
+            async with pipeline:
+                log.info("worker %d", number)
+        workers = []
+        for number in range(3):
+            workers.append(os.fork())
+            if not workers[-1]:
+                asyncio.run(serve(number))
+                sys.exit()
+        for pid in workers:
+            os.waitpid(pid, 0)
+    """
+    async with collecting() as collector:
+        running = await ended(tmp_path, source, COLLECTOR=collector.port)
+        assert await collected(collector, 3) == ["worker 0", "worker 1", "worker 2"]
+    assert sorted(one["TCPSink"]["delivered"] for one in told(running.text)) == [0, 1, 1, 1]
+    assert not running.trouble
+
+
+async def test_locks_that_are_held(tmp_path: Path) -> None:
+    """A fork while another thread holds any of offloop's locks leaves a child that logs, counts, delivers and ends."""
+    source = """
+        from offloop import diagnostics, exits, names, stderr
+        from offloop.intake import Intake
+        waiting = logging.FileHandler(os.environ["FILE"])
+        listener = QueueListener(queue, TCPSink("localhost", port), waiting, shutdown_timeout=20)
+        async def main():
+            async with listener:
+                log.info("before")
+                await listener.flush()
+                intake, worker = log.handlers[0].intake, listener.sinks[1]._worker
+                locks = [intake._folding, Intake._registry.lock, names.NAMES._lock, worker._lock, stderr._gate.lock]
+                locks += [diagnostics._shared._writing, exits._process.printing, listener._renderer._lock]
+                locks += [waiting.__dict__["_offloop_alone"]]
+                held, release = threading.Event(), threading.Event()
+                def holds():
+                    for lock in locks:
+                        lock.acquire()
+                    held.set()
+                    release.wait()
+                    for lock in locks:
+                        lock.release()
+                holder = threading.Thread(target=holds)
+                holder.start()
+                held.wait()
+                pid = os.fork()
+                if pid:
+                    release.set()
+                    await asyncio.to_thread(os.waitpid, pid, 0)
+                    return
+                for number in range(2_000):  # as many as fold what was counted
+                    log.handlers[0].intake.turn_away("rejected", 20)
+                QueueHandler(asyncio.Queue())
+                diagnostics.report("test", "the child speaks")
+                log.info("of the child")
+                listener.stats()
+                sys.exit()
+        asyncio.run(main())
+    """
+    async with collecting() as collector:
+        running = await ended(tmp_path, source, COLLECTOR=collector.port, FILE=tmp_path / "log")
+        assert await collected(collector, 2) == ["before", "of the child"]
+    assert (tmp_path / "log").read_text() == "before\nof the child\n"
+    assert "offloop: the child speaks" in running.trouble.splitlines()
+    told(running.text)
+
+
+async def test_diagnostics_of_the_parent_are_not_repeated(tmp_path: Path) -> None:
+    """What the parent has to say it says itself, once."""
+    source = """
+        from offloop import diagnostics
+        listener = QueueListener(queue)
+        diagnostics._shared._pid = os.getpid()  # its thread has not come to it yet
+        diagnostics.report("test", "the parent speaks")
+        pid = os.fork()
+        if pid:
+            diagnostics._shared._pid = 0
+            os.waitpid(pid, 0)
+    """
+    running = await ended(tmp_path, source)
+    assert running.trouble.count("the parent speaks") == 1
