@@ -48,7 +48,7 @@ class Hung(Sink):
 def written(folder: Path, source: str) -> Path:
     """The program in a file: before it come imports, a logger `log` with a handler on `queue`, and `tell`."""
     path = folder / "program.py"
-    path.write_text(_BEGIN + dedent(source))
+    path.write_text(_BEGIN + dedent(source).lstrip())
     return path
 
 

@@ -38,15 +38,16 @@ async def test_waiting_records_are_the_parents(tmp_path: Path) -> None:
     assert parent["intake"]["offered"] == parent["TCPSink"]["delivered"] == 2
 
 
-@pytest.mark.parametrize("own", [True, False], ids=["OwnQueue", "Queue"])
-@pytest.mark.parametrize("end", ["os._exit(0)", "sys.exit()"])
-async def test_parents_connection_is_undisturbed(tmp_path: Path, end: str, *, own: bool) -> None:
+@pytest.mark.parametrize("plain", [True, False], ids=["Queue", "OwnQueue"])
+async def test_fork_within_the_loop(tmp_path: Path, *, plain: bool) -> None:
     """A child of a running pipeline delivers over a connection of its own; the parent goes on with the one it had."""
     source = f"""
-        pipeline = Pipeline(TCPSink("127.0.0.1", port), logger=log, shutdown_timeout=20)
-        log.handlers = log.handlers[:{0 if own else 1}]
-        listener = pipeline.listener if {own} else QueueListener(queue, TCPSink("127.0.0.1", port), shutdown_timeout=20)
-        context = pipeline if {own} else listener
+        context = pipeline = Pipeline(TCPSink("127.0.0.1", port), logger=log, shutdown_timeout=20)
+        listener = pipeline.listener
+        if {plain}:
+            context = listener = QueueListener(queue, TCPSink("127.0.0.1", port), shutdown_timeout=20)
+        else:
+            log.handlers = []
         async def in_child():
             async with context:
                 log.info("of the child")
@@ -58,7 +59,7 @@ async def test_parents_connection_is_undisturbed(tmp_path: Path, end: str, *, ow
                 if not pid:
                     asyncio.run(in_child())
                     tell()
-                    {end}
+                    os._exit(0)
                 await asyncio.to_thread(os.waitpid, pid, 0)
                 for number in range(3):
                     log.info("after %d", number)
@@ -70,8 +71,44 @@ async def test_parents_connection_is_undisturbed(tmp_path: Path, end: str, *, ow
         await collected(collector, 5)
         streams = sorted(messages_of(bytes(stream).decode().splitlines()) for stream in collector.streams)
     assert streams == [["before", "after 0", "after 1", "after 2"], ["of the child"]]
-    assert [one["TCPSink"]["offered"] for one in told(running.text)][:1] == [1]
-    assert "Error" not in running.trouble
+    child, parent = told(running.text)
+    assert (child["TCPSink"]["offered"], parent["TCPSink"]["offered"]) == (1, 4)
+    assert not running.trouble
+
+
+# The loop runs in a thread of its own, and what forks is the main one, whose child ends as any program does.
+BESIDE = """ready, go_on = threading.Event(), threading.Event()
+        async def main():
+            async with listener:
+                log.info("before")
+                await listener.flush()
+                ready.set()
+                await asyncio.to_thread(go_on.wait)
+                log.info("after")
+        thread = threading.Thread(target=asyncio.run, args=(main(),))
+        thread.start()
+        ready.wait()
+"""
+
+
+async def test_fork_beside_the_loop(tmp_path: Path) -> None:
+    """A child that ends with all that belongs to it does nothing to the parent's connection."""
+    source = f"""
+        listener = QueueListener(queue, TCPSink("127.0.0.1", port), shutdown_timeout=20)
+        {BESIDE}
+        pid = os.fork()
+        if not pid:
+            log.info("of the child")
+            sys.exit()
+        os.waitpid(pid, 0)
+        go_on.set()
+    """
+    async with collecting() as collector:
+        running = await ended(tmp_path, source, COLLECTOR=collector.port)
+        await collected(collector, 3)
+        streams = [messages_of(bytes(stream).decode().splitlines()) for stream in collector.streams]
+    assert streams == [["before", "after"], ["of the child"]]
+    assert [one["TCPSink"]["delivered"] for one in told(running.text)] == [1, 2]
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
@@ -128,50 +165,45 @@ async def test_preloaded_application(tmp_path: Path) -> None:
 
 async def test_locks_that_are_held(tmp_path: Path) -> None:
     """A fork while another thread holds any of offloop's locks leaves a child that logs, counts, delivers and ends."""
-    source = """
+    source = f"""
         from offloop import diagnostics, exits, names, stderr
         from offloop.intake import Intake
-        waiting = logging.FileHandler(os.environ["FILE"])
-        listener = QueueListener(queue, TCPSink("localhost", port), waiting, shutdown_timeout=20)
-        async def main():
-            async with listener:
-                log.info("before")
-                await listener.flush()
-                intake, worker = log.handlers[0].intake, listener.sinks[1]._worker
-                locks = [intake._folding, Intake._registry.lock, names.NAMES._lock, worker._lock, stderr._gate.lock]
-                locks += [diagnostics._shared._writing, exits._process.printing, listener._renderer._lock]
-                locks += [waiting.__dict__["_offloop_alone"]]
-                held, release = threading.Event(), threading.Event()
-                def holds():
-                    for lock in locks:
-                        lock.acquire()
-                    held.set()
-                    release.wait()
-                    for lock in locks:
-                        lock.release()
-                holder = threading.Thread(target=holds)
-                holder.start()
-                held.wait()
-                pid = os.fork()
-                if pid:
-                    release.set()
-                    await asyncio.to_thread(os.waitpid, pid, 0)
-                    return
-                for number in range(2_000):  # as many as fold what was counted
-                    log.handlers[0].intake.turn_away("rejected", 20)
-                QueueHandler(asyncio.Queue())
-                diagnostics.report("test", "the child speaks")
-                log.info("of the child")
-                listener.stats()
-                sys.exit()
-        asyncio.run(main())
+        plain = logging.FileHandler(os.environ["FILE"])
+        listener = QueueListener(queue, TCPSink("localhost", port), plain, shutdown_timeout=20)
+        {BESIDE}
+        intake = log.handlers[0].intake
+        locks = [intake._folding, Intake._registry.lock, names.NAMES._lock, listener.sinks[1]._worker._lock]
+        locks += [listener._renderer._lock, diagnostics._shared._writing, exits._process.printing, stderr._gate.lock]
+        locks += [plain.__dict__["_offloop_alone"]]
+        held, release = threading.Event(), threading.Event()
+        def holds():
+            for lock in locks:
+                lock.acquire()
+            held.set()
+            release.wait()
+            for lock in locks:
+                lock.release()
+        threading.Thread(target=holds).start()
+        held.wait()
+        pid = os.fork()
+        if not pid:
+            for _ in range(2_000):  # as many as are folded
+                intake.turn_away("rejected", 20)
+            QueueHandler(asyncio.Queue())
+            diagnostics.report("test", "the child speaks")
+            log.info("of the child")
+            listener.stats()
+            sys.exit()
+        os.waitpid(pid, 0)
+        release.set()
+        go_on.set()
     """
     async with collecting() as collector:
         running = await ended(tmp_path, source, COLLECTOR=collector.port, FILE=tmp_path / "log")
-        assert await collected(collector, 2) == ["before", "of the child"]
-    assert (tmp_path / "log").read_text() == "before\nof the child\n"
+        assert await collected(collector, 3) == ["after", "before", "of the child"]
+    assert (tmp_path / "log").read_text() == "before\nof the child\nafter\n"
     assert "offloop: the child speaks" in running.trouble.splitlines()
-    told(running.text)
+    assert len(told(running.text)) == 2
 
 
 async def test_diagnostics_of_the_parent_are_not_repeated(tmp_path: Path) -> None:
