@@ -296,7 +296,8 @@ async def _called(call: Callable[[], Awaitable[None]], ended: asyncio.Future[Non
 
 
 def _resolve(ended: asyncio.Future[None], _: object = None) -> None:
-    if not ended.done():
+    # A coroutine that is collected ends too, perhaps when its loop has been closed.
+    if not ended.done() and not ended.get_loop().is_closed():
         ended.set_result(None)
 
 

@@ -86,6 +86,7 @@ class Diagnostics:
         try:
             threading.Thread(target=self._run, name="offloop-diagnostics", daemon=True).start()
         except RuntimeError:  # the interpreter is ending: no new threads
+            self._pid = 0
             self._drain(_say)
 
     def _run(self) -> None:
