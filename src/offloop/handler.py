@@ -99,7 +99,7 @@ class QueueHandler(logging.handlers.QueueHandler):
         self.intake.offer(record, self.overflow)
 
     def createLock(self) -> None:  # noqa: N802 - the standard library's name
-        """Have no lock: nothing here needs it, and `logging.shutdown` takes it before the lock that `dictConfig` holds."""
+        """Have no lock: none is needed, and `logging.shutdown` would wait with it for the one that `dictConfig` holds."""
         self.lock = None
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the standard library's name
