@@ -258,3 +258,41 @@ async def test_close_that_fails_is_reported(capsys: pytest.CaptureFixture[str]) 
     await Delivery(ClosesBadly(), Fates(), hold).close(1)
     diagnostics.flush(5)
     assert "did not close: OSError: already gone" in capsys.readouterr().err
+
+
+async def test_sink_that_recovers_while_it_is_suspected_loses_nothing() -> None:
+    """A record that failed before the sink took anything is tried once more after it did."""
+    for failures in range(1, 12):
+        sink, fates = FaultySink(*[ValueError("down")] * failures, retry=SOON), Fates()
+        delivery = Delivery(sink, fates, hold)
+        batch = batch_of(sink, 20)
+        while not await delivery.deliver(batch):
+            left = [r for r in batch if r.getMessage() not in fates.delivered_messages]
+            batch = Batch(left, sink)
+        assert sorted(map(int, fates.delivered_messages)) == list(range(20))
+        assert fates.dropped_messages == {}
+
+
+async def test_any_number_of_poisonous_records_in_front_is_passed() -> None:
+    """A record from anywhere in the batch shows that the sink works; each round costs four attempts at most."""
+    sink, fates = FaultySink(poison=is_one_of(*range(40)), retry=SOON), Fates()
+    delivery = Delivery(sink, fates, hold)
+    batch = batch_of(sink, 100)
+    rounds = 0
+    while not await delivery.deliver(batch):
+        rounds += 1
+        assert sink.attempts <= 3 + 4 * rounds
+    assert fates.dropped_messages == {"rejected": [str(number) for number in range(40)]}
+    assert sorted(map(int, sink.messages)) == list(range(40, 100))
+
+
+async def test_records_that_come_alone_survive_a_sink_that_breaks_for_good() -> None:
+    """One at most is blamed for what the sink does to all."""
+    sink, fates = FaultySink(0.0, always=RuntimeError("wrong password"), retry=SOON), Fates()
+    delivery = Delivery(sink, fates, hold)
+    assert await delivery.deliver(batch_of(sink, 1))
+    for _ in range(3):
+        await delivery.deliver(batch_of(sink, 1))
+    for _ in range(20):
+        assert not await delivery.deliver(batch_of(sink, 1))
+    assert fates.dropped_messages == {"rejected": ["0"]}

@@ -112,7 +112,7 @@ class PipelineMachine(RuleBasedStateMachine):
         def raises(record: logging.LogRecord) -> bool:
             raise ValueError(record)
 
-        self.sinks[sink].filters = {"none": [], "odd": [odd], "raises": [raises]}[kind]
+        self.sinks[sink].filters[:] = {"none": [], "odd": [odd], "raises": [raises]}[kind]
 
     @rule()
     def start(self) -> None:
@@ -156,6 +156,8 @@ class PipelineMachine(RuleBasedStateMachine):
         if hasattr(self, "pipeline"):
             for sink in self.sinks:
                 sink.heal()
+            # A listener whose tasks were cancelled is ending by itself: what came since is for the next start.
+            self._run(self.pipeline.listener.stop(10))
             self._run(self._start())
             report = self._run(self.pipeline.listener.stop(10))
             assert report.complete
@@ -209,7 +211,7 @@ class PipelineMachine(RuleBasedStateMachine):
     def _close(self) -> None:
         async def settle() -> None:
             # An attempt that was given up at the last moment, and nothing else.
-            async with asyncio.timeout(0.05):
+            async with asyncio.timeout(5):
                 while others := asyncio.all_tasks() - {asyncio.current_task()}:
                     await asyncio.wait(others)
 
@@ -220,5 +222,5 @@ class PipelineMachine(RuleBasedStateMachine):
 
 TestPipelineMachine = PipelineMachine.TestCase
 TestPipelineMachine.settings = settings(
-    max_examples=100, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=100, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

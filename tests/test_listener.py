@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import logging
 import logging.handlers
 import threading
@@ -15,6 +16,7 @@ from offloop import (
     Batching,
     Buffer,
     ConfigError,
+    Pipeline,
     PipelineInUse,
     QueueHandler,
     QueueListener,
@@ -558,7 +560,7 @@ async def test_stop_leaves_no_task_of_a_sink_that_hangs_in_everything(
 
 
 def test_dead_loop_that_is_collected_touches_nothing(queue: asyncio.Queue[Any], log: logging.Logger) -> None:
-    """A loop closed without a stop leaves coroutines, which end when they are collected: while another loop delivers."""
+    """A loop closed without a stop leaves coroutines; they end when they are collected, while another loop delivers."""
     sink = FaultySink(HANG, 0.2, retry=SOON)
     listener = QueueListener(queue, sink)
     loop = asyncio.new_event_loop()
@@ -619,11 +621,8 @@ async def test_whatever_filters_and_formatters_raise_records_go_out(
     def fail(*_: object) -> Any:
         raise error
 
-    class Odd(MemorySink):
-        encode = fail
-        default_formatter = fail
-
-    sink, other = Odd(formatter=logging.Formatter()), MemorySink()
+    sink, other = MemorySink(formatter=logging.Formatter()), MemorySink()
+    sink.encode = sink.default_formatter = fail  # type: ignore[method-assign]
     sink.addFilter(fail)
     sink.filter = fail  # type: ignore[method-assign]
     other.encode = lambda record: "text"  # type: ignore[method-assign,assignment,return-value]
@@ -793,3 +792,87 @@ async def test_stats_from_another_thread_balance_at_every_moment(
         done.set()
         await reader
     assert not unbalanced
+
+
+class Colour(logging.Formatter):
+    """Leaves its mark on what it formats, as some do."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        record.levelname, record.msg = "\x1b[31mRED", "coloured"
+        return super().format(record)
+
+
+async def test_formatter_of_one_sink_changes_nothing_for_another(
+    queue: asyncio.Queue[Any], log: logging.Logger
+) -> None:
+    """Neither in a sink of ours nor in a plain handler's thread."""
+    coloured, plain, handler = MemorySink(formatter=Colour()), MemorySink(), logging.StreamHandler(io.StringIO())
+    handler.setFormatter(Colour())
+    async with QueueListener(queue, coloured, handler, MemorySink(formatter=Colour()), plain):
+        for _ in range(20):
+            log.info("as it was")
+    assert plain.messages == ["as it was"] * 20
+    assert all(b"RED" not in data for data in plain.encoded)
+    assert coloured.encoded == [b"coloured"] * 20
+
+
+async def test_arguments_that_do_not_fit_are_delivered_by_plain_handlers_too(
+    queue: asyncio.Queue[Any], log: logging.Logger
+) -> None:
+    """`getMessage` of a delivered record says what it can, and raises nothing."""
+    stream = io.StringIO()
+    async with QueueListener(queue, logging.StreamHandler(stream)) as listener:
+        log.info("%d", "x")
+    assert "%d [not rendered: TypeError" in stream.getvalue()
+    assert listener.stats().sinks["StreamHandler"].delivered == 1
+
+
+async def test_record_class_that_renders_in_its_own_way_is_asked_in_the_caller(
+    queue: asyncio.Queue[Any], log: logging.Logger
+) -> None:
+    """Braces, as in the logging cookbook."""
+
+    class Brace(logging.LogRecord):
+        def getMessage(self) -> str:  # noqa: N802
+            return str(self.msg).format(*self.args or ())
+
+    sink = MemorySink()
+    before = logging.getLogRecordFactory()
+    logging.setLogRecordFactory(Brace)
+    try:
+        async with QueueListener(queue, sink):
+            log.info("{} and {}", 1, 2)  # noqa: PLE1205
+    finally:
+        logging.setLogRecordFactory(before)
+    assert sink.messages == ["1 and 2"]
+    assert sink.records[0].template == "{} and {}"
+
+
+async def test_order_and_errors_survive_eviction_from_all_sides(log: logging.Logger) -> None:
+    """ERRORs of the loop, each in its place, while other threads push an overfull queue."""
+    pipeline = Pipeline(sink := MemorySink(level="ERROR"), logger=log, queue_size=20, overflow="drop_old")
+    pipeline.listener.respect_handler_level = True
+    sink.setLevel("INFO")
+    done = threading.Event()
+
+    def push() -> None:
+        while not done.is_set():
+            log.info("noise")
+
+    async with pipeline:
+        noise = [asyncio.create_task(asyncio.to_thread(push)) for _ in range(3)]
+        for number in range(300):
+            log.error("%d", number)
+            await asyncio.sleep(0)
+        done.set()
+        await asyncio.gather(*noise)
+    numbers = [int(message) for message in sink.messages if message != "noise"]
+    assert numbers == sorted(numbers)
+    assert "rejected" not in pipeline.stats().intake.dropped
+    assert pipeline.stats().balanced
+
+
+def test_handler_of_its_own_queue_is_no_sink(queue: asyncio.Queue[Any]) -> None:
+    """Records would go round for ever."""
+    with pytest.raises(ConfigError, match="takes them from"):
+        QueueListener(queue, QueueHandler(queue))

@@ -27,5 +27,5 @@ def test_sink_of_the_how_to_keeps_the_contract(tmp_path: Path) -> None:
         check=False,
     )
 
-    assert ended.returncode == 0, ended.stdout
+    assert ended.returncode == 0, ended.stdout + ended.stderr
     assert " passed" in ended.stdout

@@ -275,3 +275,17 @@ async def test_stats_before_during_and_after_from_any_thread(log: logging.Logger
         thread.join()
     read()
     assert seen == [0, 1, 1]
+
+
+async def test_stop_from_another_loop_leaves_the_pipeline_as_it_is(log: logging.Logger) -> None:
+    """It raises, and records go on arriving."""
+    pipeline = Pipeline(sink := MemorySink(), logger=log)
+
+    def other() -> None:
+        with pytest.raises(PipelineInUse, match="another event loop"):
+            asyncio.run(pipeline.stop())
+
+    async with pipeline:
+        await asyncio.to_thread(other)
+        log.info("still here")
+    assert sink.messages == ["still here"]

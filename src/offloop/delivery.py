@@ -8,8 +8,10 @@ records: the lane does, through `Settlement`.
 from __future__ import annotations
 
 import asyncio
+import random
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from contextvars import Context
 from functools import partial
 from typing import Any, Protocol
@@ -22,7 +24,7 @@ from offloop.sink import Batch, Sink
 __all__ = ["Delivery", "Hold", "Settlement", "marked_context"]
 
 _GRACE = 0.02  # seconds a cancelled attempt gets to let go of its connection
-_MAX_CANARIES = 64
+_CANARIES = 2
 _LONE_ROUNDS = 3
 _TEMPORARY = (TemporaryFailure, OSError, TimeoutError, EOFError)
 
@@ -62,6 +64,7 @@ class _Journey:
         suspects: Records that failed alone, while it is not known whether the sink takes anything.
         trusted: Whether it took something on this journey.
         alone: Whether the batch is a single record.
+        canaries: How many records are tried alone before the sink is blamed.
         started: When the first attempt began, by the loop's clock.
     """
 
@@ -70,6 +73,7 @@ class _Journey:
         self.suspects: list[Batch] = []
         self.trusted = False
         self.alone = len(batch) == 1
+        self.canaries = 1
         self.started = started
 
 
@@ -89,8 +93,8 @@ class Delivery:
         self._loop = asyncio.get_running_loop()
         self._opened = False
         self.failures = 0
-        self._canaries = 2
-        self._has_delivered = False
+        self._rounds = 0  # journeys in a row on which the sink choked on all it was given
+        self._has_delivered = False  # since a record was last rejected for failing alone
         self._lone_rounds = 0
         self._abandoned: set[asyncio.Task[None]] = set()
 
@@ -122,7 +126,9 @@ class Delivery:
         if error is None:
             self._took(piece)
             journey.trusted = True
-            self._reject(journey.suspects)
+            # Once more: the sink may have failed for all it was given then, and works by now.
+            journey.pieces.extend(reversed(journey.suspects))
+            journey.suspects.clear()
             return True
         if isinstance(error, PermanentFailure):
             self._refuse(piece.records, error)
@@ -152,16 +158,16 @@ class Delivery:
     async def _suspect(self, journey: _Journey, piece: Batch, error: BaseException) -> bool:
         """Look for the record that the sink chokes on."""
         if len(piece) > 1:
-            journey.pieces.extend(self._halves(piece) if journey.trusted else self._singles(piece))
+            journey.pieces.extend(self._halves(piece) if journey.trusted else self._canaries(journey, piece))
+            return True
+        if journey.trusted or self._is_poison_alone(journey):
+            self._refuse(piece.records, error)
             return True
         journey.suspects.append(piece)
-        if journey.trusted or self._is_poison_alone(journey):
-            self._reject(journey.suspects)
-            return True
-        if journey.pieces and len(journey.suspects) < self._canaries:
+        if journey.pieces and len(journey.suspects) < journey.canaries:
             return True
         # Whatever it is given, the sink chokes: it is the sink.
-        self._canaries = min(self._canaries * 2, _MAX_CANARIES)
+        self._rounds += 1
         await self._pause(error, "failing")
         return False
 
@@ -204,7 +210,7 @@ class Delivery:
 
     def _took(self, piece: Batch) -> None:
         self.failures = 0
-        self._canaries = 2
+        self._rounds = 0
         self._lone_rounds = 0
         self._has_delivered = True
         self._settlement.delivered(piece.records, _turned_away(piece.records, piece))
@@ -223,12 +229,6 @@ class Delivery:
         keep = [index for index, r in enumerate(piece) if id(r) in again and id(r) not in refused]
         return piece.pick(keep) if keep else None
 
-    def _reject(self, suspects: list[Batch]) -> None:
-        """The sink works, and choked on these alone: they are the poison."""
-        for suspect in suspects:
-            self._refuse(suspect.records, None)
-        suspects.clear()
-
     def _refuse(self, records: Sequence[Record], error: BaseException | None) -> None:
         self._settlement.dropped(records, "rejected")
         self._say_rejected(records, error)
@@ -245,22 +245,31 @@ class Delivery:
         middle = len(piece) // 2
         return [piece.part(middle), piece.part(0, middle)]
 
-    def _singles(self, piece: Batch) -> list[Batch]:
-        """The first few records one by one, then the rest.
+    def _canaries(self, journey: _Journey, piece: Batch) -> list[Batch]:
+        """The first two records one by one, then the rest; after a round in vain, one from anywhere as the third.
 
         Halving at once would try a sink with a wrong password twice for every record, and lose them all. So it is first
-        shown that the sink takes anything; in this order nothing overtakes.
+        shown that the sink takes anything, in three or four attempts a round. Those that fail before one is taken are
+        tried again after it; the third finds a way past any number of poisonous records in front.
         """
-        count = min(self._canaries, len(piece))
-        singles = [piece.part(index, index + 1) for index in reversed(range(count))]
-        return [piece.part(count), *singles] if count < len(piece) else singles
+        positions = list(range(min(_CANARIES, len(piece))))
+        if self._rounds and len(piece) > _CANARIES:
+            positions.append(random.randrange(_CANARIES, len(piece)))  # noqa: S311 - nobody gains by guessing it
+        journey.canaries = len(positions)
+        rest = [index for index in range(len(piece)) if index not in positions]
+        singles = [piece.pick([index]) for index in reversed(positions)]
+        return [piece.pick(rest), *singles] if rest else singles
 
     def _is_poison_alone(self, journey: _Journey) -> bool:
         """Whether a record without company is to blame: the sink worked before, and failed on it several times."""
         if not journey.alone or not self._has_delivered:
             return False
         self._lone_rounds += 1
-        return self._lone_rounds >= _LONE_ROUNDS
+        if self._lone_rounds < _LONE_ROUNDS:
+            return False
+        # The next one that fails alone is kept until the sink has taken something again: it may be the sink.
+        self._has_delivered, self._lone_rounds = False, 0
+        return True
 
     async def _pause(self, error: BaseException, state: str) -> bool:
         self.failures += 1
@@ -296,9 +305,9 @@ async def _called(call: Callable[[], Awaitable[None]], ended: asyncio.Future[Non
 
 
 def _resolve(ended: asyncio.Future[None], _: object = None) -> None:
-    # A coroutine that is collected ends too, perhaps when its loop has been closed.
-    if not ended.done() and not ended.get_loop().is_closed():
-        ended.set_result(None)
+    if not ended.done():
+        with suppress(RuntimeError):  # the loop was closed without a stop, and the task is collected
+            ended.set_result(None)
 
 
 def _turned_away(records: Sequence[Record], piece: Batch) -> Sequence[Record]:

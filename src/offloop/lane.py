@@ -330,6 +330,8 @@ class Lane:
         sink = self.sink
         key = sink.encoding_key()
         if key is None or not any(lane.sink.encoding_key() == key for lane in self.siblings):
+            if self.siblings and not sink.encodes_purely():
+                return lambda record: encode_safely(sink, record.twin())
             return lambda record: encode_safely(sink, record)
 
         def shared(record: Record) -> bytes:
@@ -337,16 +339,15 @@ class Lane:
                 record.encodings = {}
             data = record.encodings.get(key)
             if data is None:
-                data = record.encodings[key] = encode_safely(sink, record)
+                own = record if sink.encodes_purely() else record.twin()
+                data = record.encodings[key] = encode_safely(sink, own)
             return data
 
         return shared
 
 
 def encode_safely(sink: Sink, record: Record) -> bytes:
-    """The record as the sink encodes it; where that fails, as its default formatter
-    does, or as JSON. Never raises.
-    """
+    """The record as the sink encodes it; failing that, as its default formatter does, or as JSON. Never raises."""
     try:
         return _bytes(sink.encode(record))
     except FAILURES as error:  # reported, and the record goes out in another form

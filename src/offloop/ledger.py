@@ -20,7 +20,7 @@ _T = TypeVar("_T")
 Dropped = Mapping[str, Mapping[str, int]]
 
 # A reader that interrupted the writer on its own thread (a signal handler) can't wait for it to finish.
-_LOOKS = 200
+_LOOKS = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

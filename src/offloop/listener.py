@@ -7,6 +7,7 @@ import logging
 import time
 from asyncio import events
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from importlib import import_module
 from types import NoneType, TracebackType
 from typing import Any, Self
@@ -35,6 +36,7 @@ import_module("anyio._backends._asyncio")
 
 _HAND = 256  # records taken from the queue at a time
 _LOOK = 16  # records routed between two looks at the clock
+_TURNS = 10  # of the loop, that tasks get to end in when their time is over
 _ROUNDS = 5  # how often a stop goes back for what was logged meanwhile
 
 Accept = Callable[[Record], Record | None]
@@ -72,6 +74,10 @@ class QueueListener:
             msg = f"QueueListener: queue must be an asyncio.Queue, got {queue!r}"
             raise ConfigError(msg)
         at_least("QueueListener: ", "shutdown_timeout", shutdown_timeout, 0, "seconds")
+        for sink in sinks:
+            if getattr(sink, "queue", None) is queue:
+                msg = f"QueueListener: {sink!r} puts records on the queue that this listener takes them from"
+                raise ConfigError(msg)
         self.queue = queue
         self.sinks: tuple[Sink, ...] = tuple(map(as_sink, sinks))
         self.respect_handler_level = respect_handler_level
@@ -286,6 +292,12 @@ class QueueListener:
             # Anew, since a task that was ended is replaced.
             while not (task := self._tasks[name]).done() and await hold(task, beyond=BEYOND + 0.02):
                 pass
+        for _ in range(_TURNS):
+            # The process may have been suspended over the deadline: what is over its time ends in its next turn.
+            if all(task.done() for name, task in self._tasks.items() if name != "offloop"):
+                break
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
         if self._run is not run:
             return
         self._intake.detach()

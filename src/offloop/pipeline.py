@@ -96,7 +96,13 @@ class Pipeline:
             self._attach()
 
     async def stop(self, timeout: float | None = None) -> Report:
-        """Deliver what was logged, close the sinks, detach the handler. See `QueueListener.stop`."""
+        """Deliver what was logged, close the sinks, detach the handler. See `QueueListener.stop`.
+
+        Raises:
+            PipelineInUse: It is running in another event loop.
+        """
+        if self.listener.running and not self.listener.runs_here:
+            return await self.listener.stop(timeout)  # raises; the other loop's pipeline is left as it is
         self._entered -= 1
         if self._entered > 0:
             return await self.flush(timeout)

@@ -35,7 +35,6 @@ class Shutdown:
         self.started: asyncio.Future[None] = self._loop.create_future()
         """Resolved when the shutdown begins."""
         self.deadline: float | None = None
-        self.interrupted = False
 
     def tell(self, callback: Callable[[], None]) -> None:
         """Have the callback called when the shutdown begins or its deadline changes."""
@@ -73,8 +72,7 @@ class Shutdown:
         self.deadline = -_FOREVER
 
     def interrupt(self) -> None:
-        """A task of ours was cancelled from outside: begin, and let the task end as cancelled."""
-        self.interrupted = True
+        """A task of ours was cancelled from outside: begin, unless that was done."""
         if self.deadline is None:
             self.begin(self._timeout)
 

@@ -131,9 +131,15 @@ class Sink(logging.Handler):
             buffer: How much is held while the destination is slow or away.
 
         Raises:
-            ConfigError: A value is out of its limits.
+            ConfigError: A value is out of its limits, or of another kind.
         """
         super().__init__(level)
+        for option, value, kind in (
+            ("batching", batching, Batching),
+            ("retry", retry, Retry),
+            ("buffer", buffer, Buffer),
+        ):
+            _check_kind(type(self).__name__, option, value, kind)
         at_least(f"{type(self).__name__}: ", "send_timeout", send_timeout, 0.001, "seconds")
         if formatter is not None and not isinstance(formatter, logging.Formatter):
             msg = f"{type(self).__name__}: formatter must be a logging.Formatter, got {formatter!r}"
@@ -145,6 +151,7 @@ class Sink(logging.Handler):
         self.retry = retry
         self.send_timeout = send_timeout
         self.buffer = buffer
+        self._said_attached = False
 
     def default_formatter(self) -> logging.Formatter:
         """What formats records where the user gave no formatter."""
@@ -173,6 +180,13 @@ class Sink(logging.Handler):
         configured alike.
         """
         return self.formatter if type(self).encode is Sink.encode and isinstance(self.formatter, Hashable) else None
+
+    def encodes_purely(self) -> bool:
+        """Whether `encode` leaves the record as it is; where it may not, and other sinks share it, it is given a copy.
+
+        A formatter says so by an attribute `pure` of its own class, as offloop's do; a subclass says it anew.
+        """
+        return type(self).encode is Sink.encode and vars(type(self.formatter)).get("pure", False) is True
 
     async def open(self) -> None:
         """Connect. Called before the first send, after a failure, and in a new event loop without `aclose` before it.
@@ -203,12 +217,15 @@ class Sink(logging.Handler):
         """Let go of the connection. Idempotent; `open` may follow."""
 
     def handle(self, record: logging.LogRecord) -> bool:
-        """Say that a sink can't be a logger's handler: it would have nobody to await it. Blocks nobody."""
-        diagnostics.report(
-            f"attached:{id(self)}",
-            f"{self!r} is attached to a logger directly, and its records go nowhere: it needs a QueueHandler in front "
-            f"(logger {record.name!r}; use Pipeline(sink), or QueueHandler and QueueListener)",
-        )
+        """Say once that a sink can't be a logger's handler: it would have nobody to await it. Blocks nobody."""
+        if not self._said_attached:
+            self._said_attached = True
+            diagnostics.report(
+                # A kind of its own: an `id` may be that of a sink which is gone, and then nothing would be said.
+                f"attached:{uuid.uuid4().hex}",
+                f"{self!r} is attached to a logger directly, and its records go nowhere: it needs a QueueHandler in "
+                f"front (logger {record.name!r}; use Pipeline(sink), or QueueHandler and QueueListener)",
+            )
         return False
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -223,3 +240,10 @@ class Sink(logging.Handler):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name or 'unnamed'} ({logging.getLevelName(self.level)})>"
+
+
+def _check_kind(owner: str, option: str, value: object, kind: type[Batching | Retry | Buffer]) -> None:
+    if not isinstance(value, kind):
+        name = kind.__name__
+        msg = f"{owner}: {option} must be of class {name}, as in {option}={name}(...), or left out; got {value!r}"
+        raise ConfigError(msg)

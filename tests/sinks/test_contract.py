@@ -275,6 +275,7 @@ class TestSMTPSink(SinkContract):
             tls_context=certified().client,
             html=False,
             max_bytes=20_000_000,
+            data_timeout=options.get("send_timeout", 10.0),
             **options,
         )
 

@@ -247,3 +247,19 @@ async def test_handle_error_set_on_the_handler_itself_is_called_and_stays(log: l
         log.info("x")
     assert told == ["x"]
     assert handler.handleError is own
+
+
+async def test_handler_that_hangs_in_flush_is_not_waited_for_at_exit(log: logging.Logger) -> None:
+    """Not by `stop`, and not by `logging.shutdown`, which would take its lock."""
+    release = threading.Event()
+
+    class Hangs(Keeps):
+        def flush(self) -> None:
+            with self.lock:  # type: ignore[union-attr]
+                release.wait(10)
+
+    handler = Hangs()
+    async with Pipeline(handler, logger=log, shutdown_timeout=0.1):
+        log.info("x")
+    assert not any(reference() is handler for reference in logging._handlerList)  # type: ignore[attr-defined]
+    release.set()

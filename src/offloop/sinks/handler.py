@@ -110,6 +110,7 @@ class HandlerSink(Sink):
             stuck = not await self._finished(job, self._running)
         except asyncio.CancelledError:
             job.stop = True
+            _leave_shutdown(self.handler)
             raise
         batch.filtered.extend(job.filtered)
         if stuck:
@@ -123,9 +124,16 @@ class HandlerSink(Sink):
 
     async def aclose(self) -> None:
         """Flush the handler and let the thread end."""
-        if self._running is None or self._running.done():
-            await self._worker.run(self.handler.flush)
-        self._worker.close()
+        try:
+            if self._running is None or self._running.done():
+                await self._worker.run(self.handler.flush)
+            else:
+                _leave_shutdown(self.handler)
+        except asyncio.CancelledError:
+            _leave_shutdown(self.handler)  # it hangs in `flush`, perhaps with its lock held
+            raise
+        finally:
+            self._worker.close()
 
     async def _settle_last(self) -> _Job | None:
         """Wait for what an earlier attempt left running; its job, of which some may have been done after all."""
@@ -203,11 +211,13 @@ class _Job:
         """One record; False if it is to be sent again."""
         handler, self._failure = self._handler, None
         try:
-            passed: object = handler.filter(record)
+            # Filters and formatters change what they are given, and other lanes share the record.
+            own = record.twin()
+            passed: object = handler.filter(own)
             if not passed:
                 self.filtered.append(record)
                 return True
-            handler.emit(passed if isinstance(passed, logging.LogRecord) else record)
+            handler.emit(passed if isinstance(passed, logging.LogRecord) else own)
         except Exception as error:  # noqa: BLE001 - a handler that reports nothing itself
             self._failure = error
         if self._failure is None:
