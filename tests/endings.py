@@ -23,7 +23,7 @@ def tell():
         log.info("late")
     stats = listener.stats()
     told = {name: dataclasses.asdict(counts) for name, counts in [("intake", stats.intake), *stats.sinks.items()]}
-    print(json.dumps({"pid": os.getpid(), "balanced": stats.balanced, **told}) + "\n", end="", flush=True)
+    print(json.dumps({"pid": os.getpid(), "balanced": stats.balanced, **told}) + "\\n", end="", flush=True)
 
 
 atexit.register(tell)

@@ -21,7 +21,8 @@ from typing import Any
 
 from offloop import diagnostics, fork, worker
 from offloop.capture import Record, text_of
-from offloop.intake import Intake, Server
+from offloop.intake import Intake
+from offloop.registry import Server
 from offloop.remains import Printing
 from offloop.stderr import Budget
 

@@ -16,7 +16,8 @@ from logging import LogRecord
 from threading import get_ident
 from typing import Any, cast, get_args
 
-from offloop import diagnostics, exits  # noqa: F401 - whoever can log has the exit hook
+from offloop import diagnostics
+from offloop import exits as exits  # noqa: PLC0414 - whoever can log has the exit hook
 from offloop.capture import IMMUTABLE, PLAIN_LENGTH, Snapshot, capture, message_of, text_of
 from offloop.errors import ConfigError
 from offloop.intake import FILTERED, Intake

@@ -19,14 +19,13 @@ from dataclasses import replace
 from itertools import islice
 from logging import LogRecord
 from threading import get_ident
-from typing import Any, ClassVar, Protocol, cast
-from weakref import WeakValueDictionary
+from typing import Any, ClassVar, cast
 
 from offloop import fork
 from offloop.capture import Record, Snapshot, restore
 from offloop.ledger import Counts, steadily, tabulate
 from offloop.policies import Overflow
-from offloop.stderr import Budget
+from offloop.registry import Registry, Server
 
 __all__ = ["FILTERED", "Intake", "Item", "OwnQueue", "evictable", "level_of"]
 
@@ -68,57 +67,10 @@ def evictable(items: Sequence[Any] | deque[Any], level: Callable[[Any], int], le
     return 0 if levelno >= logging.ERROR and items else None
 
 
-class Server(Protocol):
-    """A listener, as the end of the process sees it."""
-
-    @property
-    def shutdown_timeout(self) -> float:
-        """Seconds for what is left."""
-        ...
-
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop | None:
-        """The event loop it was started in and has not been stopped in."""
-        ...
-
-    @property
-    def holds(self) -> bool:
-        """Whether records wait in it or in its queue."""
-        ...
-
-    async def stop(self) -> object:
-        """Deliver what is left, in the loop it runs in."""
-
-    async def finish(self, budget: Budget) -> None:
-        """Start, deliver what is left, and stop."""
-
-    def give_up(self) -> None:
-        """Forget a loop that will not go on."""
-
-    def surrender(self, budget: Budget) -> None:
-        """Print what the lanes hold."""
-
-
-class _Registry:
-    """The intakes of the process, found by their queues."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.known: WeakValueDictionary[int, Intake] = WeakValueDictionary()
-        self.served: set[Intake] = set()
-        """Held, though nobody else may: they have a listener, or it left records."""
-        fork.inherits(self)
-
-    def after_fork(self) -> None:
-        self.lock = threading.Lock()
-        self.known = WeakValueDictionary(self.known.items())
-        self.served = set()
-
-
 class Intake:
     """What all handlers and the listener of one queue share. One exists for a queue as long as anyone uses it."""
 
-    _registry: ClassVar = _Registry()
+    _registry: ClassVar[Registry[Intake]] = Registry()
     last_resort: ClassVar[Callable[[Intake], None] | None] = None
     """After the exit hook: takes what is waiting, at once."""
 
@@ -146,7 +98,7 @@ class Intake:
         """The listener looks by itself, or was told to: nobody need wake it."""
         self._version = 0
         self._taken = 0
-        self._odd = 0
+        self._odd = 0  # taken, and then dropped
         self._delivered = 0
         self._printed = 0
         # What was turned away, as (reason, level) per record: an append needs no lock, whoever interrupts whom.
@@ -160,19 +112,12 @@ class Intake:
     @classmethod
     def of(cls, queue: asyncio.Queue[Any]) -> Intake:
         """The one intake of a queue."""
-        registry = cls._registry
-        with registry.lock:
-            # The intake holds its queue, so the identity is taken as long as the entry lives.
-            intake = registry.known.get(id(queue))
-            if intake is None:
-                intake = registry.known[id(queue)] = cls(queue)
-            return intake
+        return cls._registry.of(queue, lambda: cls(queue))
 
     @classmethod
     def every(cls) -> set[Intake]:
         """All that are in use."""
-        known = (reference() for reference in cls._registry.known.valuerefs())
-        return cls._registry.served.union(intake for intake in known if intake is not None)
+        return cls._registry.every()
 
     # -- from any thread ---------------------------------------------------------------------------------------------
 

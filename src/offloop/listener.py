@@ -144,7 +144,8 @@ class QueueListener:
     async def stop(self, timeout: float | None = None) -> Report:
         """Route what is queued, deliver what the lanes hold, close the sinks, all within one deadline.
 
-        What is left then is counted as dropped (`shutdown`); what is logged after it waits for the next start. A
+        What is left then is printed on stderr, at most 1 MiB, and counted as `printed`; the rest is counted as dropped
+        (`shutdown`). What is logged after it waits for the next start, or for the exit of the process. A
         cancellation does not end it before the deadline, a second one does; either is raised again at the end.
 
         Args:
