@@ -9,6 +9,7 @@ import pytest
 
 from endings import ended, printed, told
 from helpers import Collector, collecting, messages_of
+from mailservers import aiosmtpd
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 
@@ -220,3 +221,28 @@ async def test_diagnostics_of_the_parent_are_not_repeated(tmp_path: Path) -> Non
     """
     running = await ended(tmp_path, source)
     assert running.trouble.count("the parent speaks") == 1
+
+
+async def test_parents_mail_connection_is_undisturbed(tmp_path: Path) -> None:
+    """A child sends its mail over a connection of its own, and the parent its next one over the one it had."""
+    source = f"""
+        from offloop.sinks.smtp import SMTPSink
+        mail = SMTPSink("127.0.0.1", port, sender="a@example.org", to="b@example.org", tls="off", subject="%(message)s")
+        listener = QueueListener(queue, mail, shutdown_timeout=20)
+        {BESIDE}
+        session = mail._session
+        pid = os.fork()
+        if not pid:
+            log.info("of the child")
+            sys.exit()
+        os.waitpid(pid, 0)
+        assert session.is_connected
+        go_on.set()
+        thread.join()
+        assert session.delivered == 2
+    """
+    with aiosmtpd() as desk:
+        running = await ended(tmp_path, source, COLLECTOR=desk.port)
+    assert [one["SMTPSink"]["delivered"] for one in told(running.text)] == [1, 2]
+    assert running.process.returncode == 0
+    assert not running.trouble
