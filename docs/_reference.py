@@ -27,7 +27,7 @@ PAGES = {
         "dictconfig",
         "structlog-loguru",
     ],
-    "Explanation": ["journey", "never-blocks", "threads", "failures"],
+    "Explanation": ["journey", "never-blocks", "threads", "ends", "failures"],
 }
 
 # What users need of modules whose other names are for the rooms around them.

@@ -8,6 +8,8 @@ import gc
 import logging
 import logging.config
 import signal
+import threading
+import weakref
 from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
@@ -277,6 +279,19 @@ async def test_subclass_whose_step_raises_costs_the_record_and_says_so(log: logg
     log.addHandler(Broken(queue))
     log.error("lost")
     assert Intake.of(queue).counts().dropped == {"rejected": {"ERROR": 1}}
+
+
+def test_shutdown_while_another_thread_configures(queue: asyncio.Queue[Any]) -> None:
+    """`logging.shutdown` in one thread and `dictConfig` in another don't wait for each other over this handler."""
+    handler = QueueHandler(queue)
+    with logging._lock:  # type: ignore[attr-defined] # as dictConfig does
+        stopping = threading.Thread(target=logging.shutdown, args=([weakref.ref(handler)],))
+        stopping.start()
+        handler.acquire()
+        handler.flush()
+        handler.release()
+    stopping.join()
+    assert handler.lock is None
 
 
 async def test_flush_and_close_leave_a_working_handler(queue: asyncio.Queue[Any], log: logging.Logger) -> None:

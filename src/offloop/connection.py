@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import socket
 import ssl
 import struct
@@ -66,6 +67,7 @@ class Connection:
         self._acknowledging = False
         self._lost: Exception | None = None
         self._loop = asyncio.get_running_loop()
+        self._pid = os.getpid()
         self._reader = self._loop.create_task(self._watch(), name=f"offloop-watch-{endpoint}")
         self._ending: asyncio.Task[None] | None = None
 
@@ -131,16 +133,24 @@ class Connection:
         raise failure(self.endpoint, self._lost, "closed after the TLS handshake: ")
 
     def abort(self) -> None:
-        """Reset the connection at once; what was not sent is thrown away. Idempotent, and harmless in another loop."""
+        """Reset the connection at once; what was not sent is thrown away. Idempotent, and harmless in another loop.
+
+        In a forked child, where the connection is the parent's, nothing is touched.
+        """
         if self._lost is None:
             self._lost = ConnectionAbortedError(errno.ECONNABORTED, "aborted")
+        if self._pid != os.getpid():
+            return
         with contextlib.suppress(OSError):  # it is closed already
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
         if self._loop.is_closed():
             self._socket.close()
-        else:
+        elif self._loop.is_running():
             self._reader.cancel()
             self._end()
+        else:  # left standing: the transport is that loop's to close, and it will not
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
 
     async def aclose(self, timeout: float = _GOODBYE) -> None:
         """Say goodbye and close. Idempotent; never raises for what the peer does.

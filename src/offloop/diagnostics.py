@@ -1,7 +1,7 @@
 """offloop's own troubles: rate-limited to stderr, never through a queue of its own.
 
 `report` waits for nobody: a daemon thread does the writing, since stderr may be a full pipe. At exit what is left is
-written for at most a tenth of a second.
+written for at most a tenth of a second. A forked child does not repeat what its parent had to say.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from queue import SimpleQueue
+
+from offloop import fork, stderr
 
 __all__ = ["flush", "report"]
 
@@ -36,6 +39,14 @@ class Diagnostics:
         self._kinds: dict[str, tuple[float, int]] = {}
         self._writing = threading.Lock()
         self._work: SimpleQueue[None] = SimpleQueue()
+        self._pid = 0
+        fork.inherits(self)
+
+    def after_fork(self) -> None:
+        """Begin anew in a child: with the next line, with a thread of its own."""
+        self._lines.clear()
+        self._kinds.clear()
+        self._writing = threading.Lock()
         self._pid = 0
 
     def report(self, kind: str, message: str) -> None:
@@ -78,25 +89,34 @@ class Diagnostics:
         try:
             threading.Thread(target=self._run, name="offloop-diagnostics", daemon=True).start()
         except RuntimeError:  # the interpreter is ending: no new threads
-            self._drain()
+            self._pid = 0
+            self._drain(_say)
 
     def _run(self) -> None:
         while True:
             self._work.get()
-            self._drain()
+            self._drain(_write)
 
-    def _drain(self) -> None:
+    def _drain(self, write: Callable[[str], None]) -> None:
         with self._writing:
             while self._lines:
-                stream = sys.stderr
-                line = self._lines.popleft()
-                if stream is not None:
-                    try:
-                        stream.write(line)
-                        stream.flush()
-                    except Exception:  # noqa: BLE001, S110 - closed, or not a file: there is nobody left to tell
-                        # Whatever an application put in its place, this thread goes on: it may be exchanged again.
-                        pass
+                write(self._lines.popleft())
+
+
+def _write(line: str) -> None:
+    stream = sys.stderr
+    if stream is not None:
+        try:
+            stream.write(line)
+            stream.flush()
+        except Exception:  # noqa: BLE001, S110 - closed, or not a file: there is nobody left to tell
+            # Whatever an application put in its place, this thread goes on: it may be exchanged again.
+            pass
+
+
+def _say(line: str) -> None:
+    """At exit, on the caller's thread: it must not wait for a reader."""
+    stderr.say(line, _AT_EXIT)
 
 
 def _printable(message: str) -> str:

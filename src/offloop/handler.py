@@ -17,6 +17,7 @@ from threading import get_ident
 from typing import Any, cast, get_args
 
 from offloop import diagnostics
+from offloop import exits as exits  # noqa: PLC0414 - whoever can log has the exit hook
 from offloop.capture import IMMUTABLE, PLAIN_LENGTH, Snapshot, capture, message_of, text_of
 from offloop.errors import ConfigError
 from offloop.intake import FILTERED, Intake
@@ -98,6 +99,10 @@ class QueueHandler(logging.handlers.QueueHandler):
     def enqueue(self, record: Any) -> None:
         """Offer what `prepare` gave to the intake."""
         self.intake.offer(record, self.overflow)
+
+    def createLock(self) -> None:  # noqa: N802 - the standard library's name
+        """Have none: with it `logging.shutdown` would wait for the lock under which `dictConfig` waits for it."""
+        self.lock = None
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the standard library's name
         """Say on stderr that a record could not be handled, at most once in a while; it is counted as dropped."""

@@ -20,11 +20,12 @@ from itertools import islice
 from logging import LogRecord
 from threading import get_ident
 from typing import Any, ClassVar, cast
-from weakref import WeakValueDictionary
 
-from offloop.capture import Snapshot
+from offloop import fork
+from offloop.capture import Record, Snapshot, restore
 from offloop.ledger import Counts, steadily, tabulate
 from offloop.policies import Overflow
+from offloop.registry import Registry, Server
 
 __all__ = ["FILTERED", "Intake", "Item", "OwnQueue", "evictable", "level_of"]
 
@@ -35,6 +36,7 @@ _FOLD_AT = 1_024
 # How far eviction looks for a record that may go: beyond it a call would take too long on the loop.
 _LOOK = 128
 _PATIENCE = 0.01  # seconds
+_NOBODY = -1  # no thread's identity: every thread then stages its records, and signals
 
 
 class OwnQueue(asyncio.Queue[Item]):
@@ -68,8 +70,9 @@ def evictable(items: Sequence[Any] | deque[Any], level: Callable[[Any], int], le
 class Intake:
     """What all handlers and the listener of one queue share. One exists for a queue as long as anyone uses it."""
 
-    _registry: ClassVar[WeakValueDictionary[int, Intake]] = WeakValueDictionary()
-    _registering: ClassVar = threading.Lock()
+    _registry: ClassVar[Registry[Intake]] = Registry()
+    last_resort: ClassVar[Callable[[Intake], None] | None] = None
+    """After the exit hook: takes what is waiting, at once."""
 
     def __init__(self, queue: asyncio.Queue[Item]) -> None:
         """Use `of`: a second intake for one queue would not know of the first."""
@@ -85,31 +88,36 @@ class Intake:
         self.floor = 0
         """Level below which no sink takes anything: a hint, read again before a record is turned away."""
         self.thread = 0
-        """Identity of the listener's thread while it runs, else 0."""
+        """Identity of the listener's thread while it runs, else 0; after the exit hook `_NOBODY`."""
         self.waiter: asyncio.Future[None] | None = None
+        self.server: Server | None = None
+        """The listener that serves it, or last did, or is going to."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._read_floor: Callable[[], int] = int
         self.awake = True
         """The listener looks by itself, or was told to: nobody need wake it."""
         self._version = 0
         self._taken = 0
-        self._odd = 0
+        self._odd = 0  # taken, and then dropped
         self._delivered = 0
+        self._printed = 0
         # What was turned away, as (reason, level) per record: an append needs no lock, whoever interrupts whom.
         self._tally: deque[tuple[str, int]] = deque()
         self._totals: Counter[tuple[str, int]] = Counter()
         self._folding = threading.Lock()
         self._folder = 0
+        self.detach()
+        fork.inherits(self)
 
     @classmethod
     def of(cls, queue: asyncio.Queue[Any]) -> Intake:
         """The one intake of a queue."""
-        with cls._registering:
-            # The intake holds its queue, so the identity is taken as long as the entry lives.
-            intake = cls._registry.get(id(queue))
-            if intake is None:
-                intake = cls._registry[id(queue)] = cls(queue)
-            return intake
+        return cls._registry.of(queue, lambda: cls(queue))
+
+    @classmethod
+    def every(cls) -> set[Intake]:
+        """All that are in use."""
+        return cls._registry.every()
 
     # -- from any thread ---------------------------------------------------------------------------------------------
 
@@ -184,15 +192,57 @@ class Intake:
         self.floor = read_floor()
         self.awake = True
         self.thread = get_ident()
+        self._registry.served.add(self)
 
     def detach(self) -> None:
-        """The listener is gone: what comes now waits for the next one."""
-        self.thread = 0
+        """The listener is gone: what comes now waits for the next one; after the exit hook it is printed at once."""
+        ended = Intake.last_resort is not None
+        self.thread = _NOBODY if ended else 0
         self._loop = None
         self.waiter = None
         self.floor = 0
         self._read_floor = int
-        self.awake = True
+        self.awake = not ended
+        if not self.pending:
+            self._registry.served.discard(self)
+
+    def surrender(self, put_away: Callable[[Sequence[Record]], int]) -> None:
+        """Give up what waits.
+
+        Args:
+            put_away: Takes the records, oldest first, and tells how many of them it printed; the others are lost.
+        """
+        hand = self.take(self.pending)
+        records = list[Record]()
+        for item in hand:
+            with suppress(Exception):  # what is no record is counted below
+                records.append(restore(item))
+        printed = put_away(records)
+        self._version += 1
+        self._printed += printed
+        self._odd += len(hand) - printed
+        for record in records[printed:]:
+            self.turn_away("shutdown", record.levelno)
+        for _ in range(len(hand) - len(records)):
+            self.turn_away("rejected", logging.NOTSET)
+        hand.clear()
+        self._version += 1
+
+    def after_fork(self) -> None:
+        """In a child: what waits is the parent's to deliver, what was counted the parent's to tell."""
+        self._folding = threading.Lock()
+        self.staged.clear()
+        self.hand.clear()
+        # RuntimeError: somebody of a loop that is closed waited to put more.
+        with suppress(asyncio.QueueEmpty, RuntimeError):
+            while True:
+                self.queue.get_nowait()
+                self.queue.task_done()
+        self._tally.clear()
+        self._totals.clear()
+        self._folder = self._version = self._taken = self._odd = self._delivered = self._printed = 0
+        Intake.last_resort = None
+        self.detach()
 
     def take(self, limit: int) -> list[Item]:
         """Move up to `limit` records into the hand, oldest first; they stay pending until `commit`."""
@@ -262,6 +312,9 @@ class Intake:
         """Wake the listener's loop for what was staged; once for a burst."""
         self.awake = True
         loop = self._loop
+        if loop is None and Intake.last_resort is not None:
+            self.awake = False
+            Intake.last_resort(self)
         try:
             if loop is not None:
                 loop.call_soon_threadsafe(self.wake)
@@ -358,10 +411,11 @@ class Intake:
         drops = {key: count for key, count in turned.items() if key[0] != FILTERED}
         pending = backlog + len(self.hand)
         return Counts(
-            offered=self._delivered + pending + filtered + sum(drops.values()),
+            offered=self._delivered + self._printed + pending + filtered + sum(drops.values()),
             delivered=self._delivered,
             filtered=filtered,
             dropped=tabulate(drops.items()),
+            printed=self._printed,
             pending=pending,
-            state="running" if self.thread else "idle",
+            state="running" if self.thread > 0 else "idle",
         )

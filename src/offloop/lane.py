@@ -18,8 +18,10 @@ from offloop.delivery import Delivery
 from offloop.formatters.json import JSONFormatter
 from offloop.ledger import Counts, Ledger
 from offloop.pacer import Pacer
-from offloop.shutdown import Shutdown
+from offloop.remains import Printing
+from offloop.shutdown import BEYOND, Shutdown
 from offloop.sink import FAILURES, Batch, Sink
+from offloop.stderr import Budget
 from offloop.worker import Breather, Worker
 
 __all__ = ["Lane", "Run", "encode_safely"]
@@ -31,7 +33,9 @@ _LAST_CHANCE = 0.05  # seconds before the deadline of a shutdown in which no new
 class Run:
     """What the lanes and the listener share while they run in one loop."""
 
-    def __init__(self, pacer: Pacer, shutdown: Shutdown, renderer: Worker, progressed: Callable[[], None]) -> None:
+    def __init__(
+        self, pacer: Pacer, shutdown: Shutdown, renderer: Worker, progressed: Callable[[], None], budget: Budget
+    ) -> None:
         """Nothing is routed yet.
 
         Args:
@@ -39,11 +43,14 @@ class Run:
             shutdown: Their deadline.
             renderer: The thread that renders tracebacks.
             progressed: Called when records were settled.
+            budget: What may be printed in the end.
         """
         self.pacer = pacer
         self.shutdown = shutdown
         self.renderer = renderer
         self.progressed = progressed
+        self.budget = budget
+        self.printer = Worker("offloop-stderr")
         self.routed = False
         """The listener will route nothing more."""
 
@@ -113,6 +120,23 @@ class Lane:
         """Have a look again."""
         if self._sleeper is not None and not self._sleeper.done():
             self._sleeper.set_result(None)
+
+    def give_up(self) -> None:
+        """Forget a loop that will not go on; what it left here is for the next one."""
+        self._run = self._sleeper = None
+
+    def surrender(self, budget: Budget) -> None:
+        """Print what is held, on this thread, since no loop will run any more."""
+        printing = self._printing(budget)
+        printing.run()
+        self._leave(printing)
+
+    def after_fork(self) -> None:
+        """In a child: what the parent holds is the parent's."""
+        self.give_up()
+        self.chunk = []
+        self.backlog = Backlog(self.sink.buffer)
+        self.ledger = Ledger(lambda: len(self.backlog))
 
     def counts(self) -> Counts:
         """A snapshot of the ledger."""
@@ -186,6 +210,8 @@ class Lane:
             try:
                 await self._step(run, delivery)
             except Exception as error:  # noqa: BLE001 - no fault may end the lane; it is reported, and the records stay
+                if self._run is not run:
+                    return
                 self.failing("failing", error)
                 diagnostics.report(
                     f"lane:{self.name}", f"lane {self.name} failed: {type(error).__name__}: {text_of(error)}"
@@ -195,9 +221,15 @@ class Lane:
                 # Not when the task of a loop that was closed without a stop is collected, while another loop delivers.
                 if self._run is run:
                     self.backlog.land()
+        if self._run is not run:
+            return  # left behind: the sink is another loop's by now
+        printing = self._printing(run.budget)
+        # Beside the closing: the time that a hung sink may cost beyond the deadline is for both.
+        printed = asyncio.get_running_loop().create_task(_print(run.printer, printing))
         await delivery.close(min(self.sink.send_timeout, run.shutdown.remaining))
+        await run.shutdown.hold(printed, beyond=BEYOND)
         if self._run is run:
-            self._leave()
+            self._leave(printing)
 
     async def _step(self, run: Run, delivery: Delivery) -> None:
         if not self.backlog.waiting:
@@ -209,20 +241,25 @@ class Lane:
         if batch:
             await delivery.deliver(batch)
 
-    def _leave(self) -> None:
-        """The deadline has passed or nothing is left: what is still here is lost, and counted."""
+    def _printing(self, budget: Budget) -> Printing:
+        """What is held, to be printed."""
+        return Printing(self.name, [*self.backlog.flying.values(), *self.backlog.waiting], budget)
+
+    def _leave(self, printing: Printing) -> None:
+        """The deadline has passed or nothing is left: what is still here was printed or is lost, and counted."""
+        printed = set(map(id, printing.stop()))
         ledger = self.ledger
         ledger.begin()
         left = self.backlog.clear()
         for record in left:
-            ledger.drop("shutdown", record.levelno)
+            if id(record) in printed:
+                ledger.printed += 1
+            else:
+                ledger.drop("shutdown", record.levelno)
         ledger.state = "stopped"
         ledger.end()
         if left:
-            diagnostics.report(
-                f"shutdown:{self.name}",
-                f"{len(left)} record(s) for sink {self.name} were left when the deadline passed",
-            )
+            diagnostics.report(f"shutdown:{self.name}", f"{printing} when the deadline passed")
         self._run = None
 
     async def _sleep(self, seconds: float | None) -> None:
@@ -332,6 +369,11 @@ def _bytes(data: object) -> bytes:
         return data
     msg = f"encode must give bytes, got {type(data).__name__}"
     raise TypeError(msg)
+
+
+async def _print(printer: Worker, printing: Printing) -> None:
+    with suppress(RuntimeError):  # no thread starts any more: nothing is printed, and all is counted as dropped
+        await printer.run(printing.run)
 
 
 def _render_all(records: Sequence[Record]) -> None:

@@ -113,7 +113,18 @@ class Ledger:
     between them.
     """
 
-    __slots__ = ("_before", "_drops", "_pending", "_version", "delivered", "error", "filtered", "offered", "state")
+    __slots__ = (
+        "_before",
+        "_drops",
+        "_pending",
+        "_version",
+        "delivered",
+        "error",
+        "filtered",
+        "offered",
+        "printed",
+        "state",
+    )
 
     def __init__(self, pending: Callable[[], int]) -> None:
         """Start at zero.
@@ -127,6 +138,7 @@ class Ledger:
         self.offered = 0
         self.delivered = 0
         self.filtered = 0
+        self.printed = 0
         self.state = "idle"
         self.error: str | None = None
         self._before = self._raw()
@@ -148,19 +160,21 @@ class Ledger:
     def counts(self) -> Counts:
         """A snapshot that balances, from any thread."""
         # A signal handler may have interrupted the writer amid a set of changes: it sees what was before them.
-        offered, delivered, filtered, drops, pending = steadily(lambda: self._version, self._raw, lambda: self._before)
+        raw = steadily(lambda: self._version, self._raw, lambda: self._before)
+        offered, delivered, filtered, printed, drops, pending = raw
         return Counts(
             offered=offered,
             delivered=delivered,
             filtered=filtered,
             dropped=tabulate(drops.items()),
+            printed=printed,
             pending=pending,
             state=self.state,
             error=self.error,
         )
 
-    def _raw(self) -> tuple[int, int, int, dict[tuple[str, int], int], int]:
-        return self.offered, self.delivered, self.filtered, self._drops.copy(), self._pending()
+    def _raw(self) -> tuple[int, int, int, int, dict[tuple[str, int], int], int]:
+        return self.offered, self.delivered, self.filtered, self.printed, self._drops.copy(), self._pending()
 
 
 def steadily(version: Callable[[], int], read: Callable[[], _T], otherwise: Callable[[], _T]) -> _T:

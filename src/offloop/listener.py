@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import anyio
 
-from offloop import diagnostics
+from offloop import diagnostics, fork
 from offloop.capture import Record, capture, restore, text_of
 from offloop.delivery import marked_context
 from offloop.errors import ConfigError, PipelineInUse
@@ -26,6 +26,7 @@ from offloop.policies import at_least
 from offloop.shutdown import BEYOND, Shutdown
 from offloop.sink import FAILURES, Sink
 from offloop.sinks import Destination, as_sink
+from offloop.stderr import Budget
 from offloop.worker import Worker
 
 __all__ = ["QueueListener"]
@@ -86,11 +87,15 @@ class QueueListener:
         for lane in self._lanes:
             lane.siblings = [other for other in self._lanes if other is not lane]
         self._renderer = Worker("offloop-tracebacks")
+        self._budget: Budget | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._run: Run | None = None
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._complete = True
         self._watchers: set[asyncio.Future[None]] = set()
+        if self._intake.server is None:
+            self._intake.server = self
+        fork.inherits(self)
 
     # -- in and out --------------------------------------------------------------------------------------------------
 
@@ -125,7 +130,9 @@ class QueueListener:
             msg = "another listener serves this queue: stop it first, or give it more sinks"
             raise PipelineInUse(msg)
         self._loop = loop
-        self._run = run = Run(Pacer(), Shutdown(self.shutdown_timeout), self._renderer, self._progressed)
+        shutdown, budget = Shutdown(self.shutdown_timeout), self._budget or Budget()
+        self._run = run = Run(Pacer(), shutdown, self._renderer, self._progressed, budget)
+        self._intake.server = self
         self._intake.attach(self._floor)
         run.shutdown.tell(self._intake.wake)
         self._tasks = {}
@@ -137,7 +144,8 @@ class QueueListener:
     async def stop(self, timeout: float | None = None) -> Report:
         """Route what is queued, deliver what the lanes hold, close the sinks, all within one deadline.
 
-        What is left then is counted as dropped (`shutdown`); what is logged after it waits for the next start. A
+        What is left then is printed on stderr, at most 1 MiB, and counted as `printed`; the rest is counted as dropped
+        (`shutdown`). What is logged after it waits for the next start, or for the exit of the process. A
         cancellation does not end it before the deadline, a second one does; either is raised again at the end.
 
         Args:
@@ -204,6 +212,50 @@ class QueueListener:
         state = "running" if self.running else "stopped"
         return f"<{type(self).__name__} {state}, {len(self.sinks)} sinks, {self._intake.pending} waiting>"
 
+    # -- the end of the process --------------------------------------------------------------------------------------
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop it was started in and has not been stopped in."""
+        return self._loop if self._run is not None else None
+
+    @property
+    def holds(self) -> bool:
+        """Whether records wait here or in the queue."""
+        return not self._idle
+
+    async def finish(self, budget: Budget) -> None:
+        """Deliver what is left, in a loop that is there for nothing else; what can't be is printed."""
+        self._budget = budget
+        self.start()
+        await self.stop()
+
+    def give_up(self) -> None:
+        """Forget a loop that will not go on; what it left is for the next start."""
+        for task in self._tasks.values():
+            task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001 - what they held lives on here
+        if self._run is not None:
+            self._run.shutdown.abandon()
+        self._loop = self._run = None
+        self._tasks = {}
+        self._watchers = set()
+        self._intake.detach()
+        for lane in self._lanes:
+            lane.give_up()
+
+    def surrender(self, budget: Budget) -> None:
+        """Print what the lanes hold, on this thread, since no loop will run any more."""
+        self.give_up()
+        for lane in self._lanes:
+            lane.surrender(budget)
+
+    def after_fork(self) -> None:
+        """In a child: nothing runs, nothing is held, nothing is counted."""
+        fork.keep(self._loop, self._tasks, self._run)
+        self.give_up()
+        for lane in self._lanes:
+            lane.after_fork()
+
     # -- the task ----------------------------------------------------------------------------------------------------
 
     def _keep(self, name: str, run: Run, main: Callable[[Run], Coroutine[Any, Any, None]]) -> None:
@@ -215,6 +267,8 @@ class QueueListener:
         self._tasks[name] = task
 
         def ended(task: asyncio.Task[None]) -> None:
+            if self._run is not run:
+                return
             if task.cancelled() or not isinstance(task.exception(), (Exception, NoneType)):
                 diagnostics.report(f"task:{name}", f"the task {name} was ended from outside, and is started again")
                 if task.cancelled():
@@ -245,6 +299,8 @@ class QueueListener:
                 break
             with suppress(asyncio.CancelledError):
                 await asyncio.sleep(0)
+        if self._run is not run:
+            return
         self._intake.detach()
         self._renderer.close()
         self._run = None

@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, Final, NamedTuple
 
+from offloop import fork
+
 __all__ = ["NAMES", "Address", "Endpoint", "Names"]
 
 _MAX_THREADS = 8
@@ -71,6 +73,14 @@ class Names:
         self._waiting: deque[str] = deque()
         self._threads = 0
         self._remembered: dict[str, list[Address]] = {}
+        fork.inherits(self)
+
+    def after_fork(self) -> None:
+        """In a child: the lookups under way are the parent's, whose answers never come here."""
+        self._lock = threading.Lock()
+        self._running = {}
+        self._waiting = deque()
+        self._threads = 0
 
     async def resolve(self, host: str, port: int, *, timeout: float = _TIMEOUT) -> list[Address]:
         """The addresses of a host, at least one, in the system's order of preference.

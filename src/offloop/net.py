@@ -18,6 +18,7 @@ import anyio
 from anyio.abc import SocketStream
 from anyio.streams.tls import TLSStream
 
+from offloop import fork
 from offloop.connection import Connection, failure, reason
 from offloop.errors import ConfigError
 from offloop.names import NAMES, Address, Endpoint, Names
@@ -129,6 +130,7 @@ def _close_late(attempt: asyncio.Task[socket.socket]) -> None:
 
 async def _connect_to(address: Address) -> socket.socket:
     connecting = socket.socket(address.family, socket.SOCK_STREAM)
+    fork.remember(connecting)
     try:
         connecting.settimeout(0)
         connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

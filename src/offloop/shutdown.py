@@ -67,6 +67,10 @@ class Shutdown:
             for callback in self._told:
                 callback()
 
+    def abandon(self) -> None:
+        """Be over, without a word to anybody: whatever task of ours still runs in this loop is to end."""
+        self.deadline = -_FOREVER
+
     def interrupt(self) -> None:
         """A task of ours was cancelled from outside: begin, unless that was done."""
         if self.deadline is None:

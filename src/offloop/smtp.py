@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
 import socket
 import ssl
 from collections.abc import Iterator, Sequence
@@ -111,6 +112,7 @@ class Session:
         self._socket = connected
         self._transport = cast("asyncio.WriteTransport", smtp.transport)
         self._loop = asyncio.get_running_loop()
+        self._pid = os.getpid()
         self.delivered = 0
         """Mails that the server has taken."""
         self.data_sent = False
@@ -150,8 +152,8 @@ class Session:
 
     @property
     def is_connected(self) -> bool:
-        """Whether neither side has closed it, as far as is known."""
-        return not self._loop.is_closed() and self._smtp.is_connected
+        """Whether neither side has closed it, as far as is known. Never in a forked child: it is the parent's."""
+        return self._pid == os.getpid() and not self._loop.is_closed() and self._smtp.is_connected
 
     @property
     def max_bytes(self) -> int | None:
@@ -202,10 +204,13 @@ class Session:
         """Let go of the connection without waiting: QUIT is written, its answer not read."""
         if self.is_connected:
             self._transport.write(b"QUIT\r\n")
-        self._transport.close()
+        if self._pid == os.getpid():
+            self._transport.close()
 
     def abort(self) -> None:
-        """Let go of the connection at once; also when its event loop is gone."""
+        """Let go of the connection at once; also when its event loop is gone. In a forked child nothing is touched."""
+        if self._pid != os.getpid():
+            return
         if self._loop.is_closed():
             self._socket.close()
         else:

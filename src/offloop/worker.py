@@ -19,7 +19,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from offloop import marks
 
-__all__ = ["Breather", "Worker"]
+__all__ = ["Breather", "Worker", "at_exit", "overdue"]
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -34,7 +34,8 @@ class Worker:
     """One daemon thread that runs functions one after another, in the order they came.
 
     It starts with the first job, serves any event loop (several, one after another), and works again after `close` and
-    in a forked child, where jobs of the parent are not run. What is logged in it counts as offloop's own.
+    in a forked child, where jobs of the parent are not run. What is logged in it counts as offloop's own. Where the
+    interpreter is ending and starts no threads, see `at_exit`.
     """
 
     def __init__(self, name: str) -> None:
@@ -79,7 +80,13 @@ class Worker:
     def _put(self, job: _Job) -> None:
         jobs = self._jobs
         if jobs is None or self._pid != os.getpid():
-            jobs = self._start()
+            try:
+                jobs = self._start()
+            except RuntimeError:
+                if not _ending:
+                    raise
+                job()
+                return
         jobs.put(job)
 
     def _start(self) -> _Jobs:
@@ -119,6 +126,25 @@ class Breather:
         if self._clock() >= self._until:
             self._sleep(_REST)
             self._until = self._clock() + _WORK
+
+
+_ending: list[float] = []
+"""When the process must have ended, by the clock of `time.monotonic`; empty before `at_exit`."""
+
+
+def at_exit(timeout: float | None) -> None:
+    """The process ends: from now on a job for which no thread starts is called at once, by whoever asks for it.
+
+    Args:
+        timeout: Seconds after which `overdue` tells a long job to leave off. None: it does not end after all, but is a
+            child that was forked meanwhile.
+    """
+    _ending[:] = [] if timeout is None else [time.monotonic() + timeout]
+
+
+def overdue() -> bool:
+    """Whether the process should have ended by now."""
+    return bool(_ending) and time.monotonic() >= _ending[0]
 
 
 def _work(jobs: _Jobs) -> None:

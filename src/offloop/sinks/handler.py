@@ -12,11 +12,12 @@ from functools import partial
 from threading import Event, Lock
 from typing import Any, cast
 
+from offloop import fork
 from offloop.capture import Record
 from offloop.errors import PartialFailure, TemporaryFailure
 from offloop.policies import Retry
 from offloop.sink import Batch, Sink
-from offloop.worker import Breather, Worker
+from offloop.worker import Breather, Worker, overdue
 
 __all__ = ["HandlerSink"]
 
@@ -59,6 +60,13 @@ class HandlerSink(Sink):
             **options,
         )
         self._patience = send_timeout
+        fork.inherits(self)
+
+    def after_fork(self) -> None:
+        """In a child: what the parent's thread was doing with the handler, it does there."""
+        if self._job is not None:
+            self._job.disown()
+        self._job = self._running = None
 
     @property
     def level(self) -> int:
@@ -182,10 +190,19 @@ class _Job:
         finally:
             self.ended.set()
 
+    def disown(self) -> None:
+        """Leave the handler as it was found."""
+        attributes = self._handler.__dict__
+        attributes.pop(_ALONE, None)
+        if attributes.get("handleError") == self._failed:
+            del attributes["handleError"]
+            if self._own is not None:
+                attributes["handleError"] = self._own
+
     def _emit_all(self) -> None:
         breather = Breather()
         for record in self.records:
-            if self.stop or not self._emit(record):
+            if self.stop or overdue() or not self._emit(record):
                 return
             self.done += 1
             breather()
