@@ -25,6 +25,7 @@ __all__ = ["Delivery", "Hold", "Settlement", "marked_context"]
 
 _GRACE = 0.02  # seconds a cancelled attempt gets to let go of its connection
 _CANARIES = 2
+_REFUSED = 2  # records refused in a row before the sink is asked again whether it takes anything
 _LONE_ROUNDS = 3
 _TEMPORARY = (TemporaryFailure, OSError, TimeoutError, EOFError)
 
@@ -63,6 +64,7 @@ class _Journey:
         pieces: What is left to send, the next piece last.
         suspects: Records that failed alone, while it is not known whether the sink takes anything.
         trusted: Whether it took something on this journey.
+        refused: How many records were refused since it last took one.
         alone: Whether the batch is a single record.
         canaries: How many records are tried alone before the sink is blamed.
         started: When the first attempt began, by the loop's clock.
@@ -72,6 +74,7 @@ class _Journey:
         self.pieces = [batch]
         self.suspects: list[Batch] = []
         self.trusted = False
+        self.refused = 0
         self.alone = len(batch) == 1
         self.canaries = 1
         self.started = started
@@ -126,6 +129,7 @@ class Delivery:
         if error is None:
             self._took(piece)
             journey.trusted = True
+            journey.refused = 0
             # Once more: the sink may have failed for all it was given then, and works by now.
             journey.pieces.extend(reversed(journey.suspects))
             journey.suspects.clear()
@@ -160,11 +164,12 @@ class Delivery:
         if len(piece) > 1:
             journey.pieces.extend(self._halves(piece) if journey.trusted else self._canaries(journey, piece))
             return True
-        if journey.trusted or self._is_poison_alone(journey):
+        if (journey.trusted and journey.refused < _REFUSED) or self._is_poison_alone(journey):
+            journey.refused += 1
             self._refuse(piece.records, error)
             return True
         journey.suspects.append(piece)
-        if journey.pieces and len(journey.suspects) < journey.canaries:
+        if not journey.trusted and journey.pieces and len(journey.suspects) < journey.canaries:
             return True
         # Whatever it is given, the sink chokes: it is the sink.
         self._rounds += 1

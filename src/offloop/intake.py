@@ -394,17 +394,22 @@ class Intake:
                 self._folding.release()
 
     def _read(self) -> Counts:
-        counts = self._read_settled()
+        # Once: records are appended while we look.
+        backlog = self.backlog
+        counts = self._found(backlog)
         # Counted on its own, where records come in: what was lost on the way from there would show.
-        return replace(counts, offered=self._taken - self._odd + self.backlog + counts.filtered + counts.lost)
+        return replace(counts, offered=self._taken - self._odd + backlog + counts.filtered + counts.lost)
 
     def _read_settled(self) -> Counts:
         """As `_read`, for a reader that interrupted a move: what is offered is what is found."""
+        return self._found(self.backlog)
+
+    def _found(self, backlog: int) -> Counts:
         turned = Counter(self._totals)
         turned.update(self._tally.copy())
         filtered = sum(count for (reason, _), count in turned.items() if reason == FILTERED)
         drops = {key: count for key, count in turned.items() if key[0] != FILTERED}
-        pending = self.pending
+        pending = backlog + len(self.hand)
         return Counts(
             offered=self._delivered + self._printed + pending + filtered + sum(drops.values()),
             delivered=self._delivered,

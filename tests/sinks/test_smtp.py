@@ -332,9 +332,9 @@ async def test_server_that_stops_reading_is_left() -> None:
     """A server that reads no more of a mail for `send_timeout` fails the attempt."""
     async with (
         scripted(OPEN | {".": HOLD}) as port,
-        sink_to(port, send_timeout=1.0, max_bytes=20_000_000, html=False) as sink,
+        sink_to(port, send_timeout=3.0, max_bytes=20_000_000, html=False) as sink,
     ):
-        with pytest.raises(TemporaryFailure, match="DATA: Timed out: the server read nothing for 1 s"):
+        with pytest.raises(TemporaryFailure, match="DATA: Timed out: the server read nothing for 3 s"):
             await sink.send(batch_for(sink, *("x" * 2_000_000 for _ in range(6))))
 
 
