@@ -12,8 +12,8 @@ from threading import Thread, get_ident
 
 import pytest
 
+from helpers import until
 from offloop.intake import FILTERED, Intake, OwnQueue
-from tests.helpers import until
 
 
 def item(message: str, levelno: int = logging.INFO) -> dict[str, object]:
