@@ -143,6 +143,17 @@ def test_barrier_stands_while_a_younger_record_goes_first() -> None:
     assert not barrier.ahead
 
 
+def test_eviction_moves_a_barrier() -> None:
+    """What was ahead of it and is evicted is no longer waited for; what comes behind it is not either."""
+    backlog = Backlog(Buffer(max_records=2))
+    backlog.add(record())
+    barrier = backlog.barrier()
+    backlog.add(record())
+    backlog.add(record())
+    assert not barrier.ahead
+    assert not backlog.flushing
+
+
 def test_forgotten_barrier_is_no_longer_waited_for() -> None:
     """`flushing` tells whether somebody waits."""
     backlog = Backlog(Buffer())

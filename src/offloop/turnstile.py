@@ -44,12 +44,10 @@ class Turnstile:
 
     def admit(self, count: int) -> None:
         """Have so many threads look whether there is room; call it when some was made."""
-        while count > 0 and self._gates:
-            count -= 1
-            try:
-                self._gates.popleft().release()
-            except IndexError:
-                return  # the last one gave up meanwhile
+        if self._gates:
+            with suppress(IndexError):  # no more of them: nobody else waits
+                for _ in range(count):
+                    self._gates.popleft().release()
 
     # -- on other threads --------------------------------------------------------------------------------------------
 
