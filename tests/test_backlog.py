@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from offloop.backlog import Backlog
 from offloop.capture import Record, capture, restore
+from offloop.overflow import Room
 from offloop.policies import Buffer
 
 
-def record(levelno: int = logging.INFO) -> Record:
+def record(levelno: int = logging.INFO, message: str = "x") -> Record:
     """Any record."""
-    return restore(capture(logging.makeLogRecord({"msg": "x", "levelno": levelno})))
+    return restore(capture(logging.makeLogRecord({"msg": message, "levelno": levelno})))
 
 
 STEPS = st.lists(
     st.one_of(
-        st.tuples(st.just("add"), st.sampled_from([logging.INFO, logging.ERROR])),
+        st.tuples(st.just("add"), st.sampled_from([logging.INFO, logging.WARNING, logging.ERROR])),
         st.tuples(st.sampled_from(["fly", "settle", "settle youngest", "barrier"]), st.integers(1, 4)),
         st.tuples(st.sampled_from(["land", "clear"]), st.just(0)),
     ),
@@ -27,20 +29,27 @@ STEPS = st.lists(
 )
 
 
-@given(steps=STEPS, overflow=st.sampled_from(["drop_old", "drop_new"]))
-def test_bounds_and_barriers_hold(steps: list[tuple[str, int]], overflow: str) -> None:
+BUFFERS = st.builds(
+    Buffer,
+    max_records=st.just(6),
+    overflow=st.sampled_from(["drop_old", "drop_new"]),
+    shed_at=st.sampled_from([0.3, 0.8, 1.0]),
+    reserve=st.sampled_from([0.0, 0.1, 0.4]),
+)
+
+
+@given(steps=STEPS, buffer=BUFFERS)
+def test_bounds_and_barriers_hold(steps: list[tuple[str, int]], buffer: Buffer) -> None:
     """Whatever is done: the bound holds, bytes are those of what is held, and a barrier counts what is ahead."""
-    backlog = Backlog(Buffer(max_records=6, overflow=overflow))  # type: ignore[arg-type]
+    backlog = Backlog(buffer)
     held: list[Record] = []
     barriers = []
     for step, number in steps:
         if step == "add":
             new = record(number)
-            gone = backlog.add(new)
-            while gone is not None and gone is not new:
-                held.remove(gone)
-                gone = backlog.add(new)
-            held += [new] if gone is None else []
+            held.append(new)
+            for lost, _ in backlog.add(new):
+                held.remove(lost)
         elif step == "fly":
             backlog.fly(min(number, len(backlog.waiting)))
         elif step.startswith("settle"):
@@ -62,6 +71,64 @@ def test_bounds_and_barriers_hold(steps: list[tuple[str, int]], overflow: str) -
             assert barrier.ahead == sum(r in held for r in before)
 
 
+FILL = st.lists(
+    st.tuples(st.sampled_from([logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR]), st.integers(0, 3_000)),
+    max_size=80,
+)
+
+
+@given(
+    fill=FILL,
+    max_records=st.integers(1, 30),
+    max_bytes=st.integers(1_000, 30_000),
+    shed_at=st.floats(0, 1),
+    reserve=st.floats(0, 1),
+    overflow=st.sampled_from(["drop_old", "drop_new"]),
+)
+def test_each_level_keeps_to_its_share(fill: list[tuple[int, int]], **limits: Any) -> None:
+    """What is lost and why: shed only below WARNING, an ERROR only for another, and never out of the reserve."""
+    buffer = Buffer(**limits)
+    backlog, room = Backlog(buffer), Room(buffer)
+    for levelno, length in fill:
+        new, before, bytes_before = record(levelno, "x" * length), len(backlog), backlog.size_bytes
+        lost = backlog.add(new)
+        assert len(backlog) == before + 1 - len(lost)
+        assert len(backlog) <= buffer.max_records
+        assert backlog.size_bytes <= buffer.max_bytes
+        max_records, max_bytes = room.bounds(levelno)
+        if not any(gone is new for gone, _ in lost):
+            assert len(backlog) <= max(max_records, before)
+            assert backlog.size_bytes <= max(max_bytes, bytes_before)
+        for gone, reason in lost:
+            assert reason != "shed" or (gone is new and levelno < logging.WARNING)
+            assert gone is new or gone.levelno < logging.ERROR or levelno >= logging.ERROR
+        if levelno >= logging.ERROR and before < max_records and bytes_before + new.size_bytes <= max_bytes:
+            assert not lost
+
+
+def test_record_below_error_takes_no_more_of_the_reserve() -> None:
+    """Where errors fill the reserve, a WARNING takes the place of one record, and an INFO that of none."""
+    backlog = Backlog(Buffer(max_records=10))
+    for levelno in [logging.INFO] * 8 + [logging.ERROR] * 2:
+        assert not backlog.add(record(levelno))
+    oldest = backlog.waiting[0]
+    assert backlog.add(record(logging.WARNING)) == [(oldest, "overflow")]
+    info = record()
+    assert backlog.add(info) == ((info, "shed"),)
+    assert backlog.add(record(logging.ERROR))[0][0].levelno == logging.INFO
+    assert len(backlog) == 10
+
+
+def test_nothing_goes_for_a_record_that_does_not_fit_alone() -> None:
+    """One larger than the buffer evicts nobody; nor one below ERROR that would need the reserve."""
+    backlog = Backlog(Buffer(max_bytes=10_000))
+    backlog.add(record())
+    for levelno, length in ((logging.ERROR, 10_000), (logging.WARNING, 9_000)):
+        large = record(levelno, "x" * length)
+        assert backlog.add(large) == [(large, "overflow")]
+    assert len(backlog) == 1
+
+
 def test_barrier_stands_while_a_younger_record_goes_first() -> None:
     """Of a batch that was taken in part, what is to be sent again may be older than what went."""
     backlog = Backlog(Buffer())
@@ -74,6 +141,17 @@ def test_barrier_stands_while_a_younger_record_goes_first() -> None:
     assert barrier.ahead == 1
     backlog.settle([old])
     assert not barrier.ahead
+
+
+def test_eviction_moves_a_barrier() -> None:
+    """What was ahead of it and is evicted is no longer waited for; what comes behind it is not either."""
+    backlog = Backlog(Buffer(max_records=2))
+    backlog.add(record())
+    barrier = backlog.barrier()
+    backlog.add(record())
+    backlog.add(record())
+    assert not barrier.ahead
+    assert not backlog.flushing
 
 
 def test_forgotten_barrier_is_no_longer_waited_for() -> None:

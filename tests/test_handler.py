@@ -51,8 +51,14 @@ def test_queue_must_be_an_asyncio_queue() -> None:
 
 def test_unknown_overflow_is_refused() -> None:
     """The error names the value and the choices."""
-    with pytest.raises(ConfigError, match="'drop_new', 'drop_old', got 'block'"):
+    with pytest.raises(ConfigError, match="'drop_new', 'drop_old', 'wait', got 'block'"):
         QueueHandler(asyncio.Queue(), "block")  # type: ignore[arg-type]
+
+
+def test_negative_wait_timeout_is_refused() -> None:
+    """The error names the value and the limit."""
+    with pytest.raises(ConfigError, match="wait_timeout must be at least 0 seconds, got -1"):
+        QueueHandler(asyncio.Queue(), "wait", wait_timeout=-1)
 
 
 @pytest.mark.parametrize("context", [["x"], {"a": 1}, 7])

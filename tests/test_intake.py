@@ -6,11 +6,14 @@ import asyncio
 import logging
 import signal
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from threading import Thread, get_ident
 
 import pytest
 
-from offloop.intake import FILTERED, Intake, OwnQueue, evictable, level_of
+from helpers import until
+from offloop.intake import FILTERED, Intake, OwnQueue
 
 
 def item(message: str, levelno: int = logging.INFO) -> dict[str, object]:
@@ -106,6 +109,105 @@ async def test_full_queue_drops_newest(queue: asyncio.Queue[object]) -> None:
     assert drain(intake) == ["0", "1", "2"]
 
 
+@pytest.mark.parametrize("kind", [asyncio.Queue, OwnQueue])
+@pytest.mark.parametrize("here", [True, False])
+async def test_queue_fills_in_steps(kind: type[asyncio.Queue[object]], *, here: bool) -> None:
+    """INFO to 80%, WARNING to 90%, ERROR to the end; what is above is counted as shed or as overflow."""
+    intake = Intake.of(kind(20))
+    intake.attach(int)
+    call = (lambda function, *args: function(*args)) if here else elsewhere
+    for levelno, step in ((logging.INFO, 16), (logging.WARNING, 18), (logging.ERROR, 20)):
+        for _ in range(20):
+            call(intake.offer, item("x", levelno), "drop_new")
+        assert intake.pending == step
+    assert intake.counts().dropped == {"shed": {"INFO": 4}, "overflow": {"WARNING": 18, "ERROR": 18}}
+
+
+async def test_below_warning_is_shed_rather_than_evicts() -> None:
+    """With drop_old what is below WARNING goes itself; a WARNING takes the place of the oldest below ERROR."""
+    intake = Intake.of(OwnQueue(10))
+    intake.attach(int)
+    for n in range(9):
+        intake.offer(item(str(n)), "drop_old")
+    for n in range(3):
+        intake.offer(item(f"warning {n}", logging.WARNING), "drop_old")
+    assert drain(intake) == [*"234567", "warning 0", "warning 1", "warning 2"]
+    assert intake.counts().dropped == {"shed": {"INFO": 1}, "overflow": {"INFO": 2}}
+
+
+@asynccontextmanager
+async def held_up(intake: Intake, *, timeout: float = 30) -> AsyncIterator[list[bool]]:
+    """A thread that waits with an ERROR for room in a queue of three, and whether the record was taken in the end."""
+    intake.attach(int)
+    for n in range(3):
+        intake.offer(item(str(n)), "wait", timeout)
+    results: list[bool] = []
+    thread = Thread(target=lambda: results.append(intake.offer(item("waited", logging.ERROR), "wait", timeout)))
+    thread.start()
+    await until(lambda: intake._turnstile._gates or not thread.is_alive())
+    yield results
+    await until(lambda: not thread.is_alive())
+    thread.join()
+
+
+async def test_thread_waits_for_room(queue: asyncio.Queue[object]) -> None:
+    """With overflow="wait" another thread is held up until the listener takes something; nothing is lost."""
+    intake = Intake.of(queue)
+    async with held_up(intake) as results:
+        assert intake.counts().offered == 3
+        intake.take(1)
+        intake.commit(1)
+    assert results == [True]
+    assert drain(intake) == ["1", "2", "waited"]
+    assert intake.counts().lost == 0
+
+
+async def test_thread_waits_at_most_so_long(queue: asyncio.Queue[object]) -> None:
+    """After the timeout the record is dropped, and counted."""
+    intake = Intake.of(queue)
+    async with held_up(intake, timeout=0.01) as results:
+        pass
+    assert results == [False]
+    assert intake.counts().dropped == {"overflow": {"ERROR": 1}}
+
+
+async def test_nobody_waits_for_a_listener_that_has_gone(queue: asyncio.Queue[object]) -> None:
+    """Who waits when the listener ends is let go; who comes then does not wait."""
+    intake = Intake.of(queue)
+    async with held_up(intake) as results:
+        intake.detach()
+    elsewhere(intake.offer, item("late"), "wait", 30)
+    assert results == [False]
+    assert intake.counts().dropped == {"overflow": {"ERROR": 1, "INFO": 1}}
+
+
+async def test_loop_does_not_wait(queue: asyncio.Queue[object]) -> None:
+    """On the loop's thread, and on that of any other loop, "wait" is drop_new."""
+    intake = Intake.of(queue)
+    intake.attach(int)
+
+    async def offer() -> None:
+        intake.offer(item("another loop's"), "wait", 30)
+
+    for _ in range(4):
+        intake.offer(item("x"), "wait", 30)
+    elsewhere(lambda: asyncio.run(offer()))
+    assert intake.counts().dropped == {"overflow": {"INFO": 2}}
+
+
+def test_nobody_waits_for_a_loop_that_stands() -> None:
+    """A loop between two runs takes nothing, though a listener is attached."""
+    intake = Intake.of(OwnQueue(10))
+
+    async def attach() -> None:
+        intake.attach(int)
+
+    with asyncio.Runner() as runner:
+        runner.run(attach())
+        elsewhere(lambda: [intake.offer(item("x"), "wait", 30) for _ in range(10)])
+    assert intake.counts().dropped == {"shed": {"INFO": 2}}
+
+
 async def test_evictions_behind_a_mark_do_not_pass_it() -> None:
     """What is evicted may be newer than the mark, while the errors before it are still in here."""
     intake = Intake.of(OwnQueue(3))
@@ -171,15 +273,6 @@ async def test_counts_within_counts_wait_for_nothing() -> None:
     finally:
         signal.signal(signal.SIGALRM, handler)
     assert seen == [0] * 20
-
-
-def test_evictable_looks_behind_errors() -> None:
-    """The oldest record below ERROR goes, though an ERROR is older."""
-    items = [item("e", logging.ERROR), item("i"), item("j")]
-    assert evictable(items, level_of, logging.INFO) == 1
-    assert evictable(items[:1], level_of, logging.INFO) is None
-    assert evictable(items[:1], level_of, logging.ERROR) == 0
-    assert evictable([], level_of, logging.ERROR) is None
 
 
 async def test_floor_is_read_again_before_a_record_is_turned_away() -> None:

@@ -18,6 +18,15 @@ from offloop.testing import HANG, FaultySink
 
 LEVELS = (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR)
 SINKS = ("one", "two")
+QUEUE = 10
+BUFFERS = (
+    Buffer(4),
+    Buffer(4, overflow="drop_new"),
+    Buffer(10, shed_at=0.5, reserve=0.3),
+    Buffer(10, overflow="drop_new", shed_below=logging.ERROR),
+    Buffer(max_bytes=8_000),
+    Buffer(),
+)
 SOON = Retry(initial=0.0, maximum=0.001)
 _numbers = itertools.count()
 _counting = Lock()
@@ -57,8 +66,8 @@ class PipelineMachine(RuleBasedStateMachine):
         self.logged = 0
 
     @initialize(
-        overflow=st.sampled_from(["drop_new", "drop_old"]),
-        buffer=st.sampled_from([Buffer(4), Buffer(4, overflow="drop_new"), Buffer(max_bytes=8_000), Buffer()]),
+        overflow=st.sampled_from(["drop_new", "drop_old", "wait"]),
+        buffer=st.sampled_from(BUFFERS),
         max_records=st.sampled_from([1, 3, 500]),
     )
     def begin(self, overflow: Any, buffer: Buffer, max_records: int) -> None:
@@ -66,7 +75,7 @@ class PipelineMachine(RuleBasedStateMachine):
             FaultySink(name=name, retry=SOON, send_timeout=0.005, buffer=buffer, batching=Batching(max_records))
             for name in SINKS
         ]
-        self.pipeline = Pipeline(*self.sinks, logger=self.log, queue_size=8, overflow=overflow)
+        self.pipeline = Pipeline(*self.sinks, logger=self.log, queue_size=QUEUE, overflow=overflow)
         # Attached for good: what is logged between two runs waits for the next.
         self.log.handlers = [self.pipeline.handler]
 
@@ -83,6 +92,13 @@ class PipelineMachine(RuleBasedStateMachine):
             thread.start()
         for thread in threads:
             thread.join()
+
+    @rule(level=st.sampled_from(LEVELS), count=st.integers(1, 40))
+    def log_from_threads_while_the_loop_runs(self, level: int, count: int) -> None:
+        async def log() -> None:
+            await asyncio.gather(*(asyncio.to_thread(self._log_now, level, count, False) for _ in range(2)))
+
+        self._run(log())
 
     @rule(level=st.sampled_from(LEVELS), count=st.integers(1, 12))
     def log_without_a_loop(self, level: int, count: int) -> None:
@@ -150,7 +166,11 @@ class PipelineMachine(RuleBasedStateMachine):
             assert stats.balanced
             assert stats.intake.offered == self.logged
             assert all(counts.offered == stats.intake.delivered for counts in stats.sinks.values())
-            assert stats.intake.pending <= 8 + 2
+            assert stats.intake.pending <= QUEUE + 2
+            assert not stats.intake.dropped.get("shed", {}).keys() - {"DEBUG", "INFO"}
+            for sink in self.sinks:
+                shed = stats.sinks[sink.name or ""].dropped.get("shed", {})
+                assert all(logging.getLevelNamesMapping()[level] < sink.buffer.shed_below for level in shed)
 
     def teardown(self) -> None:
         if hasattr(self, "pipeline"):

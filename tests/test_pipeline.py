@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from offloop import ConfigError, Pipeline, PipelineInUse, QueueHandler
+from offloop import Buffer, ConfigError, Pipeline, PipelineInUse, QueueHandler, QueueListener
+from offloop.intake import OwnQueue
 from offloop.testing import FaultySink, MemorySink
 
 
@@ -148,6 +149,82 @@ async def test_queue_is_bounded_before_the_start(log: logging.Logger) -> None:
     async with pipeline:
         pass
     assert pipeline.stats().balanced
+
+
+def burst(log: logging.Logger, errors: int) -> None:
+    """A hundred INFO before each ERROR."""
+    for number in range(errors):
+        for _ in range(100):
+            log.info("noise")
+        log.error("error %d", number)
+
+
+@pytest.mark.parametrize("kind", [OwnQueue, asyncio.Queue])
+@pytest.mark.parametrize("overflow", ["drop_new", "drop_old"])
+@pytest.mark.parametrize("threads", [0, 5])
+async def test_errors_in_a_burst_are_delivered(
+    log: logging.Logger, kind: type[asyncio.Queue[Any]], overflow: Any, threads: int
+) -> None:
+    """Within one turn of the loop ten times what the queue holds in INFO, and as many ERRORs as its reserve."""
+    queue = kind(100)
+    log.handlers = [QueueHandler(queue, overflow)]
+    sink = MemorySink()
+    async with QueueListener(queue, sink) as listener:
+        if threads:
+            crowd = [threading.Thread(target=burst, args=(log, 10 // threads)) for _ in range(threads)]
+            for thread in crowd:
+                thread.start()
+            for thread in crowd:
+                thread.join()
+        else:
+            burst(log, 10)
+    assert sum(message.startswith("error") for message in sink.messages) == 10
+    counts = listener.stats().intake
+    assert counts.offered == 1_010
+    assert counts.dropped == {"shed": {"INFO": 1_010 - len(sink.messages)}}
+    assert 90 <= len(sink.messages) <= 90 + threads
+
+
+async def test_threads_wait_rather_than_lose(log: logging.Logger) -> None:
+    """With overflow="wait", many times what the queue holds gets through from threads while the loop goes on."""
+    sink = MemorySink(buffer=Buffer(max_records=100_000))
+    pipeline = Pipeline(sink, logger=log, queue_size=10, overflow="wait")
+    pipeline.handler.wait_timeout = 30
+    async with pipeline:
+        await asyncio.gather(*(asyncio.to_thread(burst, log, 3) for _ in range(4)))
+    assert len(sink.messages) == 4 * 303
+    assert pipeline.stats().intake.lost == 0
+
+
+async def test_wait_does_not_hold_up_the_loop(log: logging.Logger) -> None:
+    """On the loop's thread a full queue drops the newest at once."""
+    sink = MemorySink()
+    async with Pipeline(sink, logger=log, queue_size=100, overflow="wait") as pipeline:
+        burst(log, 10)
+    assert len(sink.messages) == 90
+    assert pipeline.stats().intake.dropped == {"shed": {"INFO": 920}}
+
+
+async def test_nobody_waits_while_sinks_are_closed(log: logging.Logger) -> None:
+    """From when the last record was routed the listener takes nothing more: threads are not held up for it."""
+    closing = asyncio.Event()
+
+    class Clinging(MemorySink):
+        async def aclose(self) -> None:
+            closing.set()
+            await asyncio.Event().wait()
+
+    pipeline = Pipeline(Clinging(), logger=log, queue_size=1, overflow="wait", shutdown_timeout=30)
+    pipeline.handler.wait_timeout = 30
+    pipeline.start()
+    stopping = asyncio.create_task(pipeline.stop())
+    await closing.wait()
+    for _ in range(3):
+        await asyncio.to_thread(log.info, "x")
+    assert not stopping.done()
+    assert pipeline.stats().intake.dropped == {"overflow": {"INFO": 2}}
+    await pipeline.listener.stop(0)
+    await stopping
 
 
 async def test_context_variables(log: logging.Logger) -> None:

@@ -29,6 +29,13 @@ from offloop.policies import Batching, Buffer, Retry
         (Buffer, {"max_records": 0}, "Buffer.max_records must be at least 1 record, got 0"),
         (Buffer, {"max_bytes": None}, "Buffer.max_bytes must be at least 1 byte, got None"),
         (Buffer, {"max_bytes": math.inf}, "Buffer.max_bytes must be a whole number, got inf"),
+        (Buffer, {"shed_below": 50}, r"Buffer.shed_below must be at most ERROR \(40\), .* got 50"),
+        (Buffer, {"shed_below": "WARNING"}, "Buffer.shed_below must be at least 0 .*, got 'WARNING'"),
+        (Buffer, {"shed_at": 80}, "Buffer.shed_at must be a share from 0 to 1, got 80"),
+        (Buffer, {"shed_at": math.nan}, "Buffer.shed_at must be a share from 0 to 1, got nan"),
+        (Buffer, {"reserve": -0.1}, "Buffer.reserve must be a share from 0 to 1, got -0.1"),
+        (Buffer, {"reserve": True}, "Buffer.reserve must be a share from 0 to 1, got True"),
+        (Buffer, {"reserve": None}, "Buffer.reserve must be a share from 0 to 1, got None"),
         (Buffer, {"overflow": "wait"}, "Buffer.overflow must be one of 'drop_new', 'drop_old', got 'wait'"),
     ],
 )

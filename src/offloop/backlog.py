@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 
 from offloop.capture import Record
-from offloop.intake import evictable
+from offloop.overflow import Refusal, Room, evictable
 from offloop.policies import Buffer
 
 __all__ = ["Backlog"]
@@ -18,6 +18,7 @@ class Backlog:
     def __init__(self, limits: Buffer) -> None:
         """Hold nothing yet."""
         self.limits = limits
+        self._room = Room(limits)
         self.waiting: deque[Record] = deque()
         self.flying: dict[int, Record] = {}
         """Being sent, by identity, oldest first."""
@@ -27,25 +28,27 @@ class Backlog:
     def __len__(self) -> int:
         return len(self.waiting) + len(self.flying)
 
-    def add(self, record: Record) -> Record | None:
-        """Take a record; gives back the one that has to go for it (perhaps the record itself), None if there is room.
+    def add(self, record: Record) -> Sequence[tuple[Record, Refusal]]:
+        """Take a record; gives what is lost by it, and why: older ones whose place it takes, or the record itself."""
+        refusal = self.refusal(record)
+        if refusal == "overflow" and self.limits.overflow == "drop_old":
+            return self._replace(record)
+        if refusal is not None:
+            return ((record, refusal),)
+        self.append(record)
+        return ()
 
-        A large record may take the place of several: call again until None, or the record itself, comes back.
-        """
-        if self.fits(record):
-            self._append(record)
+    def refusal(self, record: Record) -> Refusal | None:
+        """Why there is no room for it, None if there is."""
+        room, held = self._room, len(self.waiting) + len(self.flying)
+        if held < room.easy_records and self.size_bytes + record.size_bytes <= room.easy_bytes:
             return None
-        if self.limits.overflow == "drop_new" or not self.waiting:
-            return record
-        index = evictable(self.waiting, _level, record.levelno)
-        if index is None or record.size_bytes > self.limits.max_bytes:
-            return record
-        return self._evict(index)
+        return room.refusal(record.levelno, held, self.size_bytes, record.size_bytes)
 
-    def fits(self, record: Record) -> bool:
-        """Whether there is room for it."""
-        limits = self.limits
-        return len(self) < limits.max_records and self.size_bytes + record.size_bytes <= limits.max_bytes
+    def append(self, record: Record) -> None:
+        """Take a record, whether there is room or not."""
+        self.waiting.append(record)
+        self.size_bytes += record.size_bytes
 
     def fly(self, count: int) -> None:
         """Move the oldest waiting records into flight."""
@@ -100,9 +103,23 @@ class Backlog:
         if barrier in self._barriers:
             self._barriers.remove(barrier)
 
-    def _append(self, record: Record) -> None:
-        self.waiting.append(record)
-        self.size_bytes += record.size_bytes
+    def _replace(self, record: Record) -> list[tuple[Record, Refusal]]:
+        """Let it take the place of the oldest that may go for it."""
+        max_records, max_bytes = self._room.bounds(record.levelno)
+        lost: list[tuple[Record, Refusal]] = []
+        if record.size_bytes <= max_bytes:
+            # Where the reserve is in use already, a record below ERROR takes no more of it than what goes for it had.
+            max_records, max_bytes = max(max_records, len(self)), max(max_bytes, self.size_bytes)
+            while len(self) >= max_records or self.size_bytes + record.size_bytes > max_bytes:
+                index = evictable(self.waiting, _level, record.levelno)
+                if index is None:
+                    break
+                lost.append((self._evict(index), "overflow"))
+            else:
+                self.append(record)
+                return lost
+        lost.append((record, "overflow"))
+        return lost
 
     def _evict(self, index: int) -> Record:
         record = self.waiting[index]

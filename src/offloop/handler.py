@@ -1,7 +1,7 @@
 """The handler on the application's loggers: captures the record, offers it to the intake, and is done.
 
-`handle` takes no lock, is re-entrant (`__del__`, signal handlers, a `__str__` that logs), never waits and never raises
-into the caller.
+`handle` takes no lock, is re-entrant (`__del__`, signal handlers, a `__str__` that logs), never raises into the caller
+and never waits, but with `overflow="wait"` on a thread that runs no event loop.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from offloop.capture import IMMUTABLE, PLAIN_LENGTH, Snapshot, capture, message_
 from offloop.errors import ConfigError
 from offloop.intake import FILTERED, Intake
 from offloop.marks import OWN, is_own
-from offloop.policies import Overflow, one_of
+from offloop.policies import QueueOverflow, at_least, one_of
 
 __all__ = ["Context", "QueueHandler", "context_names"]
 
@@ -44,8 +44,9 @@ class QueueHandler(logging.handlers.QueueHandler):
     def __init__(
         self,
         queue: asyncio.Queue[Any],
-        overflow: Overflow = "drop_new",
+        overflow: QueueOverflow = "drop_new",
         *,
+        wait_timeout: float = 1.0,
         context: Context | None = None,
         level: int | str = logging.NOTSET,
     ) -> None:
@@ -53,22 +54,32 @@ class QueueHandler(logging.handlers.QueueHandler):
 
         Args:
             queue: Any `asyncio.Queue`; its `maxsize` bounds what waits, 0 means no bound.
-            overflow: When it is full: `"drop_new"` refuses the new record, `"drop_old"` evicts the oldest (never ERROR
-                or above for less). Both are counted.
+            overflow: What happens as it fills. From 80% on records below WARNING are refused (counted as `shed`), and
+                the last 10% is kept for ERROR and above; shares are rounded as those of a `Buffer`. A record that does
+                not fit within that: `"drop_new"` refuses it, `"drop_old"` evicts the oldest (never ERROR or above for
+                less); both are counted as `overflow`. `"wait"` holds up a thread until the listener has made room for
+                a record of that level, so that nothing is shed either. It never holds up a thread that runs an event
+                loop, a signal handler that interrupted a wait, or anybody while no listener runs: there it is
+                `"drop_new"`.
+            wait_timeout: Seconds that `"wait"` waits at most; then the record is dropped (`overflow`). A listener that
+                is not held up itself makes room within milliseconds. The second is for a loop that somebody blocks,
+                perhaps by waiting for this very thread: it costs a pause then, not a deadlock.
             context: Context variables whose values each record takes along as attributes, as if given as `extra`: an
                 iterable (each under its own name) or a mapping of attribute names.
             level: Records below it are not handled.
 
         Raises:
-            ConfigError: Not a queue, or an unknown overflow policy.
+            ConfigError: Not a queue, an unknown overflow policy, or a negative timeout.
         """
         if not isinstance(queue, asyncio.Queue):
             msg = f"QueueHandler: queue must be an asyncio.Queue, got {queue!r}"
             raise ConfigError(msg)
-        one_of("QueueHandler: ", "overflow", overflow, get_args(Overflow))
+        one_of("QueueHandler: ", "overflow", overflow, get_args(QueueOverflow))
+        at_least("QueueHandler: ", "wait_timeout", wait_timeout, 0, "seconds")
         super().__init__(queue)
         self.setLevel(level)
-        self.overflow: Overflow = overflow
+        self.overflow: QueueOverflow = overflow
+        self.wait_timeout = wait_timeout
         self.context = context_names(context)
         self.intake = Intake.of(queue)
         if _is_plain(type(self)):
@@ -98,7 +109,7 @@ class QueueHandler(logging.handlers.QueueHandler):
 
     def enqueue(self, record: Any) -> None:
         """Offer what `prepare` gave to the intake."""
-        self.intake.offer(record, self.overflow)
+        self.intake.offer(record, self.overflow, self.wait_timeout)
 
     def createLock(self) -> None:  # noqa: N802 - the standard library's name
         """Have none: with it `logging.shutdown` would wait for the lock under which `dictConfig` waits for it."""
@@ -198,11 +209,12 @@ def _fast_handle(handler: QueueHandler) -> Callable[[logging.LogRecord], bool]:
     """`handle` for the common record on the listener's own thread, as a closure: no lock, few attributes looked up.
 
     A record goes the careful way (`QueueHandler._handle`) where anything is out of the ordinary: a filter, a formatter,
-    context variables, an argument that may change, `extra`, an exception, a queue that is full or not a pipeline's.
+    context variables, an argument that may change, `extra`, an exception, a queue that is not a pipeline's, or one so
+    full that the level decides.
     """
     intake = handler.intake
     container = intake.own
-    bound = intake.bound or float("inf")
+    easy = intake.easy
     filters = handler.filters
     context = handler.context
     immutable = IMMUTABLE
@@ -231,7 +243,7 @@ def _fast_handle(handler: QueueHandler) -> Callable[[logging.LogRecord], bool]:
                 or container is None
                 or handler.formatter is not None
                 or owner() == thread
-                or len(container) + len(staged) >= bound
+                or len(container) + len(staged) >= easy
             ):
                 return careful(handler, record)
         except (KeyError, TypeError):  # a record that is not like others

@@ -1,22 +1,26 @@
 """The way in: from any thread, at any time, into the listener's asyncio.Queue.
 
-Nothing here waits and nothing here raises into the caller. `asyncio.Queue` is touched on the loop's thread only: other
-threads stage their records in a deque beside it and wake the loop once per burst. The listener takes the queue first,
-then what is staged; while anything is staged the loop's own records go there too, so each thread's order is kept, and
-what a thread logged before it signalled the loop comes before what the loop logs after.
+Nothing here raises into the caller, and nothing waits on a thread that runs a loop. `asyncio.Queue` is touched on the
+loop's thread only: other threads stage their records in a deque beside it and wake the loop once per burst. The
+listener takes the queue first, then what is staged; while anything is staged the loop's own records go there too, so
+each thread's order is kept, and what a thread logged before it signalled the loop comes before what the loop logs
+after.
+
+A burst within one turn of the loop never reaches the lanes, so a queue with a bound gives way in the steps that a
+sink's `Buffer` has by default: records below WARNING fill it to 80%, those below ERROR to 90%.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 from asyncio import events
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from itertools import islice
 from logging import LogRecord
 from threading import get_ident
 from typing import Any, ClassVar, cast
@@ -24,17 +28,17 @@ from typing import Any, ClassVar, cast
 from offloop import fork
 from offloop.capture import Record, Snapshot, restore
 from offloop.ledger import Counts, steadily, tabulate
-from offloop.policies import Overflow
+from offloop.overflow import Refusal, Room, evictable
+from offloop.policies import Buffer, QueueOverflow
 from offloop.registry import Registry, Server
+from offloop.turnstile import Turnstile
 
-__all__ = ["FILTERED", "Intake", "Item", "OwnQueue", "evictable", "level_of"]
+__all__ = ["FILTERED", "Intake", "Item", "OwnQueue", "level_of"]
 
 Item = Snapshot | LogRecord
 FILTERED = "filtered"
 
 _FOLD_AT = 1_024
-# How far eviction looks for a record that may go: beyond it a call would take too long on the loop.
-_LOOK = 128
 _PATIENCE = 0.01  # seconds
 _NOBODY = -1  # no thread's identity: every thread then stages its records, and signals
 
@@ -56,17 +60,6 @@ def level_of(item: Item) -> int:
     return cast("int", levelno) if isinstance(levelno, (int, float)) else logging.NOTSET
 
 
-def evictable(items: Sequence[Any] | deque[Any], level: Callable[[Any], int], levelno: int) -> int | None:
-    """Which item goes to make room for a record of `levelno`: the oldest below ERROR; None if the newcomer has to.
-
-    ERROR and above is never evicted for less; where only such records are left, the oldest goes for one of its kind.
-    """
-    for index, item in enumerate(islice(items, _LOOK)):
-        if level(item) < logging.ERROR:
-            return index
-    return 0 if levelno >= logging.ERROR and items else None
-
-
 class Intake:
     """What all handlers and the listener of one queue share. One exists for a queue as long as anyone uses it."""
 
@@ -82,6 +75,10 @@ class Intake:
         inside = getattr(queue, "_queue", None)
         self._container: deque[Item] | None = inside if isinstance(inside, deque) else None
         self.bound = max(0, queue.maxsize)
+        self._room = Room(Buffer(max_records=self.bound)) if self.bound else None
+        self.easy = math.inf if self._room is None else self._room.easy_records
+        """As long as fewer records wait, none is refused."""
+        self._turnstile = Turnstile()
         self.staged: deque[Item] = deque()
         self.hand: list[Item] = []
         """Taken from the queue and being routed: still pending."""
@@ -129,12 +126,21 @@ class Intake:
         self.floor = self._read_floor()
         return levelno >= self.floor
 
-    def offer(self, item: Item, overflow: Overflow) -> bool:
-        """Take a record, or make room for it, or count it as dropped; never waits. True if it was taken."""
+    def offer(self, item: Item, overflow: QueueOverflow, wait_timeout: float = 0.0) -> bool:
+        """Take a record, or make room for it, or count it as dropped; True if it was taken.
+
+        Args:
+            item: The record.
+            overflow: What to do where there is no room. With `"wait"` a thread that runs no loop is held up, unless
+                the listener does not run or the thread waits already.
+            wait_timeout: For at most so many seconds.
+        """
         here = self._on_loop_thread()
-        if self.bound and self.backlog >= self.bound and not self._make_room(level_of(item), overflow, here=here):
-            self.turn_away("overflow", level_of(item))
-            return False
+        if self.backlog >= self.easy:
+            refusal = self._refusal(level_of(item), overflow, wait_timeout, here=here)
+            if refusal is not None:
+                self.turn_away(refusal, level_of(item))
+                return False
         if here and not self.staged:
             self._put(item)
             if self.waiter is not None:
@@ -193,9 +199,15 @@ class Intake:
         self.awake = True
         self.thread = get_ident()
         self._registry.served.add(self)
+        self._turnstile.open()
+
+    def retire(self) -> None:
+        """Nothing more will be taken by this listener: no thread is to wait for it."""
+        self._turnstile.close()
 
     def detach(self) -> None:
         """The listener is gone: what comes now waits for the next one; after the exit hook it is printed at once."""
+        self.retire()
         ended = Intake.last_resort is not None
         self.thread = _NOBODY if ended else 0
         self._loop = None
@@ -231,6 +243,7 @@ class Intake:
     def after_fork(self) -> None:
         """In a child: what waits is the parent's to deliver, what was counted the parent's to tell."""
         self._folding = threading.Lock()
+        self._turnstile = Turnstile()  # who waited is in the parent
         self.staged.clear()
         self.hand.clear()
         # RuntimeError: somebody of a loop that is closed waited to put more.
@@ -257,6 +270,7 @@ class Intake:
             pass  # empty: there is less than was asked for
         finally:
             self._version += 1
+        self._turnstile.admit(self.bound - self.backlog)
         return hand
 
     def commit(self, count: int, odd: int = 0) -> None:
@@ -342,13 +356,33 @@ class Intake:
         self.queue.task_done()
         return item
 
-    def _make_room(self, levelno: int, overflow: Overflow, *, here: bool) -> bool:
+    def _refusal(self, levelno: int, overflow: QueueOverflow, wait_timeout: float, *, here: bool) -> Refusal | None:
+        """Why a record does not get in, None if it does; room was perhaps made for it, or waited for."""
+        refusal = self._full_for(levelno)
+        if refusal is None:
+            return None
+        if overflow == "wait" and not here and wait_timeout > 0 and self._running and self._turnstile.usable:
+            # Rather than be shed, too: who asks to wait prefers being held up to losing a record.
+            has_room = self._turnstile.wait(lambda: self._full_for(levelno) is None, wait_timeout)
+            return None if has_room else "overflow"
+        if refusal == "overflow" and overflow == "drop_old" and self._make_room(levelno, here=here):
+            return None
+        return refusal
+
+    def _full_for(self, levelno: int) -> Refusal | None:
+        return None if self._room is None else self._room.refusal(levelno, self.backlog)
+
+    @property
+    def _running(self) -> bool:
+        """Whether the listener's loop runs: one that stands between two runs takes nothing."""
+        loop = self._loop
+        return loop is not None and loop.is_running()
+
+    def _make_room(self, levelno: int, *, here: bool) -> bool:
         """Evict the oldest record that may go; False if the newcomer has to.
 
         Other threads evict only what is staged: the queue is the loop's.
         """
-        if overflow == "drop_new":
-            return False
         if here:
             return self._evict_queued(levelno) or (bool(self.staged) and self._evict_staged(levelno))
         # Of a burst from another thread into a queue that the loop filled, the newest is kept.

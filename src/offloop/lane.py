@@ -94,15 +94,12 @@ class Lane:
 
     def commit(self, offered: int) -> None:
         """Take the chunk: of so many records offered these are for us."""
-        chunk, backlog, ledger = self.chunk, self.backlog, self.ledger
+        chunk, ledger = self.chunk, self.ledger
         ledger.begin()
         ledger.offered += offered
         ledger.filtered += offered - len(chunk)
         for record in chunk:
-            while (victim := backlog.add(record)) is not None:
-                ledger.drop("overflow", victim.levelno)
-                if victim is record:
-                    break
+            self._admit(record)
         ledger.end()
         chunk.clear()
         self.wake()
@@ -203,6 +200,11 @@ class Lane:
             msg = f"lane {self.name} was not started"
             raise RuntimeError(msg)
         return self._run
+
+    def _admit(self, record: Record) -> None:
+        """Take a record, and count what is lost by it."""
+        for lost, reason in self.backlog.add(record):
+            self.ledger.drop(reason, lost.levelno)
 
     async def _main(self, run: Run) -> None:
         delivery = Delivery(self.sink, self, run.shutdown.hold)

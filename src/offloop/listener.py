@@ -286,6 +286,7 @@ class QueueListener:
             if not self._complete or not self._intake.pending:
                 break  # what is still logged after some rounds waits for the next start
         run.routed = True
+        self._intake.retire()
         self._intake.wake()
         for lane in self._lanes:
             lane.wake()

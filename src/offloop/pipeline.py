@@ -11,7 +11,7 @@ from offloop.handler import Context, QueueHandler
 from offloop.intake import OwnQueue
 from offloop.ledger import Report, Stats
 from offloop.listener import QueueListener
-from offloop.policies import Overflow, at_least, one_of
+from offloop.policies import QueueOverflow, at_least, one_of
 from offloop.sink import Sink
 from offloop.sinks import Destination
 
@@ -39,7 +39,7 @@ class Pipeline:
         logger: logging.Logger | str | None = None,
         level: int | str | None = None,
         queue_size: int = 10_000,
-        overflow: Overflow = "drop_new",
+        overflow: QueueOverflow = "drop_new",
         shutdown_timeout: float = 5.0,
         context: Context | None = None,
     ) -> None:
@@ -51,7 +51,8 @@ class Pipeline:
             level: Set on that logger while the pipeline is entered; None: the logger's own stays. (The root logger's is
                 WARNING unless somebody set it.)
             queue_size: How many records may wait for the listener.
-            overflow: What happens to the next one: see `QueueHandler`.
+            overflow: What happens as they become too many: see `QueueHandler`, whose `wait_timeout` of a second holds
+                for `"wait"`.
             shutdown_timeout: Seconds that leaving takes at most, plus 0.1.
             context: Context variables to take along: see `QueueHandler`.
 
@@ -59,7 +60,7 @@ class Pipeline:
             ConfigError: A value is out of its limits.
         """
         at_least("Pipeline: ", "queue_size", queue_size, 1, "record")
-        one_of("Pipeline: ", "overflow", overflow, get_args(Overflow))
+        one_of("Pipeline: ", "overflow", overflow, get_args(QueueOverflow))
         if logger is not None and not isinstance(logger, (logging.Logger, str)):
             msg = f"Pipeline: logger must be a logging.Logger, its name or None, got {logger!r}"
             raise ConfigError(msg)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,9 +10,10 @@ from typing import Literal, get_args
 
 from offloop.errors import ConfigError
 
-__all__ = ["Batching", "Buffer", "Overflow", "Retry", "at_least", "one_of", "whole"]
+__all__ = ["Batching", "Buffer", "Overflow", "QueueOverflow", "Retry", "at_least", "one_of", "share", "whole"]
 
 Overflow = Literal["drop_new", "drop_old"]
+QueueOverflow = Literal["drop_new", "drop_old", "wait"]
 
 _MiB = 1024 * 1024
 
@@ -36,6 +38,17 @@ def whole(owner: str, name: str, value: float, unit: str) -> None:
     at_least(owner, name, value, 1, unit)
     if not isinstance(value, int):
         msg = f"{owner}{name} must be a whole number, got {value!r}"
+        raise ConfigError(msg)
+
+
+def share(owner: str, name: str, value: float) -> None:
+    """Refuse what is no share of a whole.
+
+    Raises:
+        ConfigError: With the value and the limits.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        msg = f"{owner}{name} must be a share from 0 to 1, got {value!r}"
         raise ConfigError(msg)
 
 
@@ -106,20 +119,39 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Buffer:
-    """How much a sink may hold while its destination is slow or away.
+    """How much a sink may hold while its destination is slow or away, and what gives way first as it fills.
+
+    Overflow is graduated. From `shed_at` on, records below `shed_below` are refused (counted as `shed`); the last
+    `reserve` is kept for ERROR and above; a record that does not fit within that meets `overflow`. Shares are rounded
+    to whole records in favour of who comes: of fewer than 10 records nothing is kept in reserve by default, and fewer
+    than 5 shed nothing. Of 10, the ninth place is for WARNING and above and the tenth for ERROR and above.
 
     Attributes:
         max_records: At most so many records, those being sent included.
-        max_bytes: At most so many bytes of records, estimated.
-        overflow: `"drop_old"` evicts the oldest (never ERROR or above for a record of less), `"drop_new"` refuses the
-            newest. Both are counted as dropped (`overflow`).
+        max_bytes: At most so many bytes of records, estimated. A single record of more is refused, and one below ERROR
+            that would need the reserve.
+        overflow: `"drop_old"` evicts the oldest below ERROR, or for a record of ERROR and above, where there are only
+            such, the oldest; `"drop_new"` refuses the newest. Both are counted as dropped (`overflow`).
+        shed_below: The level below which records are shed, at most ERROR; 0: none are, and `"drop_old"` keeps the
+            newest of them.
+        shed_at: From this share on, of the records or of the bytes, whichever is reached first. 1: none are shed.
+        reserve: The share, of both, that only ERROR and above may fill.
     """
 
     max_records: int = 10_000
     max_bytes: int = 64 * _MiB
     overflow: Overflow = "drop_old"
+    shed_below: int = logging.WARNING
+    shed_at: float = 0.8
+    reserve: float = 0.1
 
     def __post_init__(self) -> None:
         whole("Buffer.", "max_records", self.max_records, "record")
         whole("Buffer.", "max_bytes", self.max_bytes, "byte")
         one_of("Buffer.", "overflow", self.overflow, get_args(Overflow))
+        at_least("Buffer.", "shed_below", self.shed_below, 0, "(a level number)")
+        if self.shed_below > logging.ERROR:
+            msg = f"Buffer.shed_below must be at most ERROR (40), which has the reserve, got {self.shed_below!r}"
+            raise ConfigError(msg)
+        share("Buffer.", "shed_at", self.shed_at)
+        share("Buffer.", "reserve", self.reserve)
