@@ -39,7 +39,7 @@ port = int(os.environ.get("COLLECTOR", "9"))
 
 class Hung(Sink):
     async def send(self, batch):
-        print("sending\n", end="", flush=True)  # in one write: it may be interrupted
+        print("sending\\n", end="", flush=True)  # in one write: it may be interrupted
         await asyncio.Event().wait()
 
 """
