@@ -28,13 +28,15 @@ _AT_EXIT = 0.1  # seconds
 class Diagnostics:
     """Lines for stderr, at most one of a kind in ten seconds; what was held back is counted in the next one."""
 
-    def __init__(self, every: float = _EVERY) -> None:
+    def __init__(self, every: float = _EVERY, clock: Callable[[], float] = time.monotonic) -> None:
         """Start with nothing to say.
 
         Args:
             every: Seconds between two lines of one kind.
+            clock: Gives the time in seconds.
         """
         self._every = every
+        self._clock = clock
         self._lines: deque[str] = deque(maxlen=_MAX_LINES)
         self._kinds: dict[str, tuple[float, int]] = {}
         self._writing = threading.Lock()
@@ -56,7 +58,7 @@ class Diagnostics:
             kind: What it is about: lines of one kind share one rate limit.
             message: One line, without secrets. Control characters are escaped.
         """
-        now = time.monotonic()
+        now = self._clock()
         last, held = self._kinds.get(kind, (None, 0))
         if last is not None and now - last < self._every:
             self._kinds[kind] = (last, held + 1)
