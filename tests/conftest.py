@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import itertools
 import logging
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 _numbers = itertools.count()
+
+
+def pytest_configure() -> None:
+    """Take Ctrl-C even in a run that was started in the background: programs under test would inherit its absence."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
