@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import logging.config
+import logging.handlers
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -78,7 +79,8 @@ async def test_listener_made_by_a_function(log: logging.Logger) -> None:
     handler = configure(**keys)
     async with handler.listener:
         log.info("order placed")
-    assert [sink.messages for sink in logging._handlers.values() if isinstance(sink, MemorySink)] == [["order placed"]]
+    handlers = logging._handlers.values()  # pyright: ignore[reportAttributeAccessIssue]
+    assert [sink.messages for sink in handlers if isinstance(sink, MemorySink)] == [["order placed"]]
 
 
 @pytest.mark.skipif(sys.version_info < (3, 13), reason="3.11 attaches no listener, and 3.12 refuses the queue")
