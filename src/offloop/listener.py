@@ -281,6 +281,10 @@ class QueueListener:
         """Wait for the shutdown, see that everything is settled, and let the tasks end."""
         hold = run.shutdown.hold
         await hold(run.shutdown.started)
+        for _ in range(_TURNS):
+            # Tasks that are cancelled together with ours may log in their next turn: they get it first.
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
         for _ in range(_ROUNDS):
             self._complete = await self._settled(hold, lambda: run.shutdown.remaining)
             if not self._complete or not self._intake.pending:
