@@ -27,16 +27,16 @@ class Counts:
 
     Attributes:
         offered: Records that reached this stage.
-        recovered: Read back from a spool.
+        recovered: Found in a spool: what an earlier process, or one that died, had left there.
         delivered: The destination took them (for the intake: the listener did).
         diverted: The fallback took them.
         filtered: Turned away by a level or a filter of this stage.
         dropped: Lost, by reason (`overflow`, `shed`, `expired`, `rejected`, `shutdown`, `own`, `corrupt`), then level
             name.
         dead_lettered: Refused by the destination and handed to the dead-letter sink.
-        spooled: On disk.
+        spooled: On disk, and not yet delivered.
         printed: Written to stderr as the last resort.
-        pending: In memory, on the way.
+        pending: In memory only, on the way.
         state: What a sink is doing: `idle`, `connected`, `retrying`, `failing` or `stopped`; for the intake `idle` or
             `running`.
         error: The last failure of a sink in words, None if the last delivery went well.
@@ -111,7 +111,18 @@ class Ledger:
     between them.
     """
 
-    __slots__ = ("_drops", "_pending", "_version", "delivered", "error", "filtered", "offered", "state")
+    __slots__ = (
+        "_drops",
+        "_pending",
+        "_version",
+        "delivered",
+        "error",
+        "filtered",
+        "offered",
+        "recovered",
+        "spooled",
+        "state",
+    )
 
     def __init__(self, pending: Callable[[], int]) -> None:
         """Start at zero.
@@ -123,6 +134,8 @@ class Ledger:
         self._version = 0
         self._drops: dict[tuple[str, int], int] = {}
         self.offered = 0
+        self.recovered = 0
+        self.spooled = 0
         self.delivered = 0
         self.filtered = 0
         self.state = "idle"
@@ -148,6 +161,8 @@ class Ledger:
     def _read(self) -> Counts:
         return Counts(
             offered=self.offered,
+            recovered=self.recovered,
+            spooled=self.spooled,
             delivered=self.delivered,
             filtered=self.filtered,
             dropped=tabulate(self._drops.copy().items()),
