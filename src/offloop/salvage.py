@@ -85,13 +85,32 @@ class Wreck:
         while len(header := self._in_log(position, _FRAME_HEADER)) == _FRAME_HEADER:
             number, size_pages = struct.unpack_from(">II", header)
             salts = header[8:16] if salts is None else salts
-            if header[8:16] == salts:  # otherwise it is of an earlier round of the log, or broken itself
+            # One of the two salts is enough: both differ in a frame of an earlier round of the log.
+            if header[8:12] == salts[:4] or header[12:16] == salts[4:]:
                 waiting[number] = position + _FRAME_HEADER
                 if size_pages:
                     latest.update(waiting)
                     waiting.clear()
             position += _FRAME_HEADER + PAGE_BYTES
+        if waiting and not all(map(self._holds, waiting.values())):
+            # No commit that was cut short, whose frames would be whole: what is broken may be the mark of the commit.
+            latest.update(waiting)
         return latest
+
+    def _holds(self, position: int) -> bool:
+        """Whether the checksum of the frame follows from the one before it."""
+        before = position - 2 * _FRAME_HEADER - PAGE_BYTES
+        start = self._in_log(before + 16, 8) if before >= _WAL_HEADER else self._in_log(_WAL_HEADER - 8, 8)
+        frame = self._in_log(position - _FRAME_HEADER, _FRAME_HEADER + PAGE_BYTES)
+        if len(frame) < _FRAME_HEADER + PAGE_BYTES:
+            return True  # the process was killed while it wrote this
+        one, two = struct.unpack(">II", start)
+        order = ">" if self._in_log(3, 1) == b"\x83" else "<"
+        words = struct.unpack(f"{order}{2 + PAGE_BYTES // 4}I", frame[:8] + frame[_FRAME_HEADER:])
+        for word in range(0, len(words), 2):
+            one = one + words[word] + two & 0xFFFFFFFF
+            two = two + words[word + 1] + one & 0xFFFFFFFF
+        return frame[16:24] == struct.pack(">II", one, two)
 
     def _in_log(self, position: int, count: int) -> bytes:
         if self._log is None:

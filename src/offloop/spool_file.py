@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = ["PAGE_BYTES", "Abandoned", "Row", "SpoolFile", "State", "is_damage", "remove", "row_of"]
+__all__ = ["PAGE_BYTES", "Abandoned", "Damaged", "Row", "SpoolFile", "State", "is_damage", "remove", "row_of"]
 
 PAGE_BYTES = 4096
 _ROWS = 400  # in one INSERT; SQLite before 3.32 takes no more than 999 values
@@ -84,6 +84,12 @@ class State(NamedTuple):
         return self._replace(crc=zlib.crc32(_STATE.pack(*self[:5])))
 
 
+class Damaged(sqlite3.DatabaseError):
+    """The file is readable, and has lost commits."""
+
+    sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+
+
 class Abandoned(Exception):
     """Nobody waits for this commit any longer: it was rolled back."""
 
@@ -108,10 +114,16 @@ def remove(path: Path) -> None:
 class SpoolFile:
     """A file that is open."""
 
-    def __init__(self, path: Path, *, durable: bool) -> None:
+    def __init__(self, path: Path, *, durable: bool, changes: int | None = None) -> None:
         """Open the file, or make it.
 
+        Args:
+            path: Where.
+            durable: Whether each commit waits for the disk.
+            changes: How many commits it must have; None: it is to be made.
+
         Raises:
+            Damaged: It has fewer commits; nothing was written to it.
             sqlite3.Error: It is broken, or can't be opened.
             OSError: It can't be made.
         """
@@ -123,7 +135,9 @@ class SpoolFile:
         # The thread is the spool's own; at exit, when no thread can be started, it is whoever ends.
         self._connection = sqlite3.connect(path, timeout=2.0, isolation_level=None, check_same_thread=False)
         try:
-            self.state = self._set_up()
+            self._connection.text_factory = bytes
+            self.state = self._made() if changes is None else self._read_state(changes)
+            self._set_up()
         except BaseException:
             self._connection.close()
             raise
@@ -172,7 +186,10 @@ class SpoolFile:
 
     def bounds_after(self, id_: int, count: int) -> Sequence[tuple[int, int, float, int]]:
         """Id, level, creation time and bytes of the next rows after an id, without reading them."""
-        query = "SELECT id, level, created, length(data) FROM records WHERE id > ? ORDER BY id LIMIT ?"
+        query = (
+            "SELECT id, CAST(level AS INTEGER), CAST(created AS REAL), coalesce(length(data), 0) FROM records"
+            " WHERE id > ? ORDER BY id LIMIT ?"
+        )
         return self._connection.execute(query, (id_, count)).fetchall()
 
     def count_after(self, id_: int) -> int:
@@ -190,33 +207,28 @@ class SpoolFile:
 
     # ----------------------------------------------------------------------------------------------------------------
 
-    def _set_up(self) -> State:
+    def _set_up(self) -> None:
+        self._connection.execute(f"PRAGMA synchronous={'FULL' if self._durable else 'NORMAL'}")
+        self._connection.execute(f"PRAGMA journal_size_limit={_WAL_BYTES}")
+
+    def _made(self) -> State:
         execute = self._connection.execute
-        self._connection.text_factory = bytes
         execute(f"PRAGMA page_size={PAGE_BYTES}")
         execute("PRAGMA journal_mode=WAL")
-        execute(f"PRAGMA synchronous={'FULL' if self._durable else 'NORMAL'}")
-        execute(f"PRAGMA journal_size_limit={_WAL_BYTES}")
-        if not execute("PRAGMA schema_version").fetchone()[0]:
-            self._make()
-        row = execute("SELECT changes, live, bytes, first, last, crc FROM state WHERE id=0").fetchone()
-        state = State() if row is None else State._make(row)
-        return state if state.intact else self._counted()
-
-    def _make(self) -> None:
-        insert = "INSERT INTO state VALUES (0, ?, ?, ?, ?, ?, ?)"
-        self._connection.execute("BEGIN IMMEDIATE")
+        execute("BEGIN IMMEDIATE")
         for statement in _SCHEMA.split(";"):
-            self._connection.execute(statement)
-        self._connection.execute(insert, State().sealed())
-        self._connection.execute("COMMIT")
+            execute(statement)
+        state = State().sealed()
+        execute("INSERT INTO state VALUES (0, ?, ?, ?, ?, ?, ?)", state)
+        execute("COMMIT")
+        return state
 
-    def _counted(self) -> State:
-        """What the file would say of itself if that were not broken."""
-        query = "SELECT count(*), total(length(data)), coalesce(min(id), 0), coalesce(max(id), 0) FROM records"
-        live, size, first, last = self._connection.execute(query).fetchone()
-        self._connection.execute("INSERT OR IGNORE INTO state (id) VALUES (0)")
-        return State(0, live, int(size), first, last).sealed()
+    def _read_state(self, changes: int) -> State:
+        row = self._connection.execute("SELECT changes, live, bytes, first, last, crc FROM state WHERE id=0").fetchone()
+        state = State() if row is None else State._make(row)
+        if not state.intact or state.changes < changes:
+            raise Damaged(f"it has {state.changes} commits, and there were {changes}")
+        return state
 
     def _delete(self, ids: Sequence[int]) -> int:
         """Remove the rows; gives the bytes they had."""
