@@ -9,7 +9,7 @@ from offloop.capture import Record
 from offloop.intake import evictable
 from offloop.policies import Buffer
 
-__all__ = ["Backlog"]
+__all__ = ["Backlog", "Barrier"]
 
 
 class Backlog:
@@ -33,7 +33,7 @@ class Backlog:
         A large record may take the place of several: call again until None, or the record itself, comes back.
         """
         if self.fits(record):
-            self._append(record)
+            self.append(record)
             return None
         if self.limits.overflow == "drop_new" or not self.waiting:
             return record
@@ -46,6 +46,11 @@ class Backlog:
         """Whether there is room for it."""
         limits = self.limits
         return len(self) < limits.max_records and self.size_bytes + record.size_bytes <= limits.max_bytes
+
+    def append(self, record: Record) -> None:
+        """Take a record, whether there is room or not."""
+        self.waiting.append(record)
+        self.size_bytes += record.size_bytes
 
     def fly(self, count: int) -> None:
         """Move the oldest waiting records into flight."""
@@ -99,10 +104,6 @@ class Backlog:
         """Nobody waits for it any longer."""
         if barrier in self._barriers:
             self._barriers.remove(barrier)
-
-    def _append(self, record: Record) -> None:
-        self.waiting.append(record)
-        self.size_bytes += record.size_bytes
 
     def _evict(self, index: int) -> Record:
         record = self.waiting[index]

@@ -18,13 +18,14 @@ from offloop.capture import Record, capture, restore, text_of
 from offloop.delivery import marked_context
 from offloop.errors import ConfigError, PipelineInUse
 from offloop.intake import Intake
-from offloop.lane import Lane, Run
+from offloop.lane import Run
 from offloop.ledger import Report, Stats
 from offloop.pacer import Pacer
 from offloop.policies import at_least
 from offloop.shutdown import Shutdown
 from offloop.sink import Sink
 from offloop.sinks import Destination, as_sink
+from offloop.spooled_lane import lane_for
 from offloop.worker import Worker
 
 __all__ = ["QueueListener"]
@@ -76,7 +77,7 @@ class QueueListener:
         self.respect_handler_level = respect_handler_level
         self.shutdown_timeout = shutdown_timeout
         self._intake = Intake.of(queue)
-        self._lanes = [Lane(sink, name) for sink, name in zip(self.sinks, _names(self.sinks), strict=True)]
+        self._lanes = [lane_for(sink, name) for sink, name in zip(self.sinks, _names(self.sinks), strict=True)]
         for lane in self._lanes:
             lane.siblings = [other for other in self._lanes if other is not lane]
         self._renderer = Worker("offloop-tracebacks")
@@ -207,8 +208,9 @@ class QueueListener:
         self._intake.wake()
         for lane in self._lanes:
             lane.wake()
+        beyond = max([lane.beyond for lane in self._lanes], default=0.0)
         for task in tasks:
-            await hold(task)
+            await hold(task, None, beyond)
         self._intake.detach()
         self._renderer.close()
         self._progressed()
@@ -286,7 +288,7 @@ class QueueListener:
             return await self._until(lambda: not any(barrier.ahead for _, barrier in barriers), wait, left)
         finally:
             for lane, barrier in barriers:
-                lane.backlog.forget(barrier)
+                lane.forget(barrier)
 
     async def _until(self, condition: Callable[[], bool], wait: Wait, left: Callable[[], float]) -> bool:
         while not condition():

@@ -71,15 +71,17 @@ class Shutdown:
         if self.deadline is None:
             self.begin(self._timeout)
 
-    async def hold(self, future: asyncio.Future[Any], timeout: float | None = None) -> bool:
+    async def hold(
+        self, future: asyncio.Future[Any], timeout: float | None = None, beyond: float = _BEYOND
+    ) -> bool:
         """Wait for the future, for at most so many seconds and not past the deadline; tells whether it is done.
 
-        The future is not cancelled. A deadline that is set while we wait counts.
+        The future is not cancelled. A deadline that is set while we wait counts, but for `beyond` seconds.
         """
         started = self._loop.time()
         end = _FOREVER if timeout is None else started + timeout
         while not future.done():
-            limit = end if self.deadline is None else min(end, max(self.deadline, started + _BEYOND))
+            limit = end if self.deadline is None else min(end, max(self.deadline, started + beyond))
             left = limit - self._loop.time()
             if left <= 0:
                 return False

@@ -17,6 +17,7 @@ from offloop.capture import Record
 from offloop.errors import ConfigError
 from offloop.formatters.json import JSONFormatter
 from offloop.policies import Batching, Buffer, Retry, at_least
+from offloop.spool import Spool
 
 __all__ = ["Batch", "Sink", "SinkOptions"]
 
@@ -90,6 +91,7 @@ class SinkOptions(TypedDict, total=False):
     retry: Retry
     send_timeout: float
     buffer: Buffer
+    spool: Spool | None
 
 
 class Sink(logging.Handler):
@@ -113,6 +115,7 @@ class Sink(logging.Handler):
         retry: Retry = Retry(),
         send_timeout: float = 10.0,
         buffer: Buffer = Buffer(),
+        spool: Spool | None = None,
     ) -> None:
         """Set what every sink has.
 
@@ -124,6 +127,7 @@ class Sink(logging.Handler):
             retry: When a failed batch is sent again.
             send_timeout: Seconds one `open` or one `send` may take before it is abandoned and tried again.
             buffer: How much is held while the destination is slow or away.
+            spool: Where records are kept on disk while it is. None: in memory alone.
 
         Raises:
             ConfigError: A value is out of its limits.
@@ -140,6 +144,10 @@ class Sink(logging.Handler):
         self.retry = retry
         self.send_timeout = send_timeout
         self.buffer = buffer
+        if spool is not None and not isinstance(spool, Spool):
+            msg = f"{type(self).__name__}: spool must be a Spool, got {spool!r}"
+            raise ConfigError(msg)
+        self.spool = spool
 
     def default_formatter(self) -> logging.Formatter:
         """What formats records where the user gave no formatter."""

@@ -1,0 +1,553 @@
+"""A lane whose sink has a spool: what does not fit, or is not to be risked, goes to disk and comes back in order.
+
+A record is in one of four places, in the order in which they were offered: in the backlog (being sent, or next), on
+disk, being written, or in the tail, which waits to be written or to move up. The tail moves up without a disk as long as
+nothing lies between. One task talks to the disk, one exchange at a time, in a thread of the spool's own; nothing here
+waits for the disk but that task, and the lane before a batch, until what the last one settled is removed: so that a
+crash repeats one batch at most.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import chain
+from threading import Lock, current_thread
+from typing import Any, ClassVar, TypeVar
+
+from offloop import diagnostics
+from offloop.backlog import Barrier
+from offloop.capture import Record, text_of
+from offloop.delivery import marked_context
+from offloop.intake import evictable
+from offloop.lane import Awaited, Lane, Run
+from offloop.ledger import Counts, Ledger
+from offloop.sink import Sink
+from offloop.spool import Spool
+from offloop.spool_store import Numbered, Outcome, SpoolStore, Turn
+from offloop.worker import Worker
+
+__all__ = ["SpooledLane", "lane_for"]
+
+_T = TypeVar("_T")
+
+_GROUP = 1_000  # records in one commit
+_GROUP_BYTES = 4 * 1024 * 1024
+_ON_THE_WAY_BYTES = 16 * 1024 * 1024  # in the tail, beyond what the buffer may hold, while the disk works
+_SLOW = 5.0  # seconds after which a disk counts as stuck
+_AGAIN = 1.0  # seconds before a disk that failed is tried again
+_RESERVE = 0.1  # seconds before a deadline at which what is left is stored
+_AWAY = frozenset({"retrying", "failing"})
+
+
+class SpooledLane(Lane):
+    """A sink's side of a listener, with a disk behind it."""
+
+    beyond: ClassVar[float] = 0.08
+
+    def __init__(self, sink: Sink, name: str, spool: Spool) -> None:
+        """Hold nothing and touch no disk yet.
+
+        Args:
+            sink: Where the records go.
+            name: What statistics call it, and its files.
+            spool: Where they are kept.
+        """
+        super().__init__(sink, name)
+        self.ledger = Ledger(lambda: len(self._loose))
+        self._always = spool.when == "always"
+        self._max_kept_bytes = spool.max_bytes // 2
+        self._store = SpoolStore(spool, name)
+        self._disk = Worker(f"offloop-spool-{name}")
+        self._tail: deque[Record] = deque()
+        self._tail_bytes = 0
+        self._writing: list[Numbered] = []
+        """From the tail; back to its front if they can't be stored."""
+        self._turn_rows: Sequence[Numbered] = ()
+        """All that the disk is storing now, those of the backlog too."""
+        self._loose: dict[int, int] = {}
+        """Numbers of the records in memory alone, by identity, oldest first."""
+        self._safe: dict[int, int] = {}
+        """Numbers of the records in the backlog that are on disk too, by identity."""
+        self._settled: list[int] = []
+        """Numbers of records that are to be removed from the disk."""
+        self._removing = False
+        self._next = 0
+        self._unread = 0
+        self._cursor = -1
+        self._size_bytes = 0
+        self._open = False
+        self._pressed = False
+        self._ending = False
+        self._gone = False
+        self._trouble: str | None = None
+        self._retry_at = 0.0
+        self._stuck = False
+        self._claim = _Claim()
+        self._bell: asyncio.Future[None] | None = None
+        self._tender: asyncio.Task[None] | None = None
+        self._timers: list[asyncio.TimerHandle] = []
+
+    # -- for the listener --------------------------------------------------------------------------------------------
+
+    def start(self, run: Run) -> asyncio.Task[None]:
+        """Begin to deliver in the running loop, what lies on disk first."""
+        self._recover_memory()
+        self._open = self._ending = self._gone = self._pressed = self._stuck = self._removing = False
+        self._bell = None
+        task = super().start(run)
+        run.shutdown.tell(self._prepare)
+        self._tender = asyncio.get_running_loop().create_task(
+            self._tend(run), name=f"offloop:{self.name}:spool", context=marked_context()
+        )
+        return task
+
+    def commit(self, offered: int) -> None:
+        """Take the chunk, and see whether there is something for the disk."""
+        super().commit(offered)
+        self._ring()
+
+    def counts(self) -> Counts:
+        """A snapshot of the ledger; the disk's trouble is shown where the sink has none."""
+        counts = super().counts()
+        if self._trouble is None or counts.error is not None:
+            return counts
+        return replace(counts, error=f"spool: {self._trouble}")
+
+    def barrier(self) -> Awaited:
+        """What to wait for in a flush: that it is delivered, or, of an outage's spool, on disk."""
+        awaited = _Mark(self._is_before, self._next - 1, self.backlog.barrier())
+        if self._tail and self._unread:
+            self._pressed = True  # it would wait for all that is on disk
+        self.wake()
+        self._ring()
+        return awaited
+
+    def forget(self, awaited: Awaited) -> None:
+        """Nobody waits for it any longer."""
+        if isinstance(awaited, _Mark):
+            self.backlog.forget(awaited.front)
+
+    # -- where the records are ---------------------------------------------------------------------------------------
+
+    def _admit(self, record: Record) -> None:
+        self._loose[id(record)] = self._next
+        self._next += 1
+        self._tail.append(record)
+        self._tail_bytes += record.size_bytes
+        self._move_up()
+        self._shed()
+
+    def _settle(self, records: Sequence[Record]) -> None:
+        for record in records:
+            if self._loose.pop(id(record), None) is None:
+                self._settled.append(self._safe.pop(id(record)))
+                self.ledger.spooled -= 1
+        self.backlog.settle(records)
+        self._move_up()
+        self._ring()
+
+    def _move_up(self) -> None:
+        """The tail joins the backlog where nothing lies between: no disk is needed."""
+        if not self._is_contiguous or (self._always and self._trouble is None):
+            return
+        while self._tail and self.backlog.fits(self._tail[0]):
+            self.backlog.append(self._pop())
+
+    @property
+    def _is_contiguous(self) -> bool:
+        """Whether the tail follows the backlog; while a disk that hangs is opened, as if nothing were on it."""
+        return not (self._unread or self._writing) and (self._open or self._stuck)
+
+    def _pop(self) -> Record:
+        record = self._tail.popleft()
+        self._tail_bytes -= record.size_bytes
+        return record
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether something has to be dropped although there is a spool: the disk fails, or can't keep up."""
+        if self._trouble is None and not self._stuck:
+            return self._tail_bytes > _ON_THE_WAY_BYTES
+        limits, held = self.sink.buffer, len(self.backlog) + len(self._tail) + len(self._writing)
+        return held > limits.max_records or self.backlog.size_bytes + self._tail_bytes > limits.max_bytes
+
+    def _shed(self) -> None:
+        """Drop what there is no place for, by the buffer's rule."""
+        while self._tail and self._is_over:
+            if self._is_contiguous:
+                victim = self.backlog.add(self._tail[0])
+                if victim is None or victim is self._tail[0]:
+                    self._pop()
+            else:
+                victim = self._evict()
+            if victim is not None:
+                self._drop(victim)
+        self._move_up()
+
+    def _evict(self) -> Record:
+        index = None
+        if self.sink.buffer.overflow == "drop_old":
+            index = evictable(self._tail, _level, self._tail[-1].levelno)
+        if index is None:
+            index = len(self._tail) - 1
+        record = self._tail[index]
+        del self._tail[index]
+        self._tail_bytes -= record.size_bytes
+        return record
+
+    def _drop(self, record: Record) -> None:
+        if self._loose.pop(id(record), None) is None:
+            self._settled.append(self._safe.pop(id(record)))
+            self.ledger.spooled -= 1
+        self.ledger.drop("overflow", record.levelno)
+
+    @property
+    def _ready(self) -> bool:
+        if not self.backlog.waiting:
+            return False
+        return self._stuck or self._trouble is not None or not (self._settled or self._removing)
+
+    @property
+    def _is_away(self) -> bool:
+        return self.ledger.state in _AWAY
+
+    @property
+    def _empty(self) -> bool:
+        if self._loose or not (self._open or self._stuck):
+            return False
+        return self._is_away or not (len(self.backlog) or self._unread)
+
+    @property
+    def _relieved(self) -> bool:
+        return self._started.shutdown.begun and not self._loose
+
+    def _is_before(self, mark: int) -> bool:
+        """Whether something up to this number is not settled."""
+        if self._loose and next(iter(self._loose.values())) <= mark:
+            return True
+        if not self._always or self._relieved and self._is_away:
+            return False
+        first = next(chain(self.backlog.flying.values(), self.backlog.waiting), None)
+        if first is not None and self._safe.get(id(first), mark + 1) <= mark:
+            return True
+        return self._unread > 0 and self._cursor < mark
+
+    async def _close(self, run: Run) -> None:
+        self._ending = True
+        self._ring()
+        tender = self._tender
+        if tender is not None:
+            await run.shutdown.hold(tender, None, self.beyond)
+            tender.cancel()
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+
+    def _lose(self) -> Sequence[Record]:
+        self._gone = True
+        self._settle_writing()
+        held = [*self.backlog.clear(), *self._tail]
+        left = [record for record in held if id(record) in self._loose]
+        self._tail.clear()
+        self._tail_bytes = 0
+        self._loose.clear()
+        self._safe.clear()
+        return left
+
+    def _settle_writing(self) -> None:
+        """Decide the fate of what the thread is writing and nobody waits for: stored, unless we forestall it."""
+        if self._claim.take():
+            self._take_back()
+        else:
+            for _, record in self._turn_rows:
+                if self._loose.pop(id(record), None) is not None:
+                    self.ledger.spooled += 1
+        self._writing, self._turn_rows = [], ()
+
+    def _take_back(self) -> None:
+        """What could not be stored waits again."""
+        self._tail.extendleft(record for _, record in reversed(self._writing))
+        self._tail_bytes += sum(record.size_bytes for _, record in self._writing)
+        self._writing = []
+
+    def _recover_memory(self) -> None:
+        """What a loop left that was closed without a stop: rows on disk are read again, the rest goes on from here."""
+        self.ledger.begin()
+        self._settle_writing()
+        held = [*self.backlog.clear(), *self._tail]
+        self._tail = deque(record for record in held if id(record) in self._loose)
+        self._tail_bytes = sum(record.size_bytes for record in self._tail)
+        self._safe.clear()
+        self._settled.clear()
+        self._unread = 0
+        self.ledger.end()
+
+    # -- the disk ----------------------------------------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        """A shutdown has begun: what is left is stored now if the sink is away, else shortly before the deadline."""
+        loop, remaining = asyncio.get_running_loop(), self._started.shutdown.remaining
+        if self._is_away or remaining <= 0:
+            self._press()
+        for delay in (remaining / 2, remaining - _RESERVE):
+            if delay > 0:
+                self._timers.append(loop.call_later(delay, self._press))
+        self._ring()
+
+    def _press(self) -> None:
+        self._pressed = True
+        self._ring()
+
+    def _ring(self) -> None:
+        """Have the tender look again."""
+        if self._bell is not None and not self._bell.done():
+            self._bell.set_result(None)
+
+    async def _tend(self, run: Run) -> None:
+        """Exchange with the disk, as long as the lane runs; never fails."""
+        await self._exchange(run, Turn(), self._store.open, self._floor)
+        self._open = True
+        self._move_up()
+        self._changed(run)
+        while not self._ending:
+            turn = self._turn()
+            if turn is None:
+                self._bell = asyncio.get_running_loop().create_future()
+                await run.shutdown.nap(self._bell, _AGAIN if self._trouble is not None else None)
+                self._bell = None
+            else:
+                await self._exchange(run, turn, self._store.exchange, turn)
+        self._pressed, self._retry_at = True, 0.0
+        done = True
+        while done and (turn := self._turn()) is not None:
+            done = await self._exchange(run, turn, self._store.exchange, turn) and self._trouble is None
+            self._pressed = True
+        if await self._ask(run, self._closed):
+            # Not while a job is left: the next thread must not begin before the last one has ended.
+            self._disk.close()
+
+    def _closed(self) -> bool:
+        self._store.close()
+        return True
+
+    @property
+    def _floor(self) -> int:
+        """The number from which on records are this run's."""
+        return next(iter(self._loose.values()), self._next)
+
+    def _turn(self) -> Turn | None:
+        """What there is for the disk, if anything."""
+        if self._trouble is not None:
+            if time.monotonic() < self._retry_at:
+                return None
+            # It is tried again: with the next records, or, where all are to be on disk, with those that are not.
+            self._trouble = None
+            self._pressed = self._pressed or self._always
+        front = self._front() if self._pressed else []
+        tail = self._from_tail(_GROUP - len(front)) if self._is_to_write else []
+        self._pressed = self._pressed and len(front) + len(tail) >= _GROUP
+        want = self._wanted
+        if not (front or tail or self._settled or want):
+            return None
+        keep = tail and self._stays(tail)
+        handed = tail[-1][0] if keep else front[-1][0] if front else -1
+        settled, self._settled = sorted(self._settled), []
+        self._writing = tail
+        self._removing = bool(settled)
+        self._claim = _Claim()
+        self._turn_rows = [*front, *tail]
+        return Turn(
+            settled=settled,
+            rows=self._turn_rows,
+            handed=handed,
+            want=0 if keep else want,
+            want_bytes=self.sink.buffer.max_bytes // 2,
+            claim=self._claim.take,
+        )
+
+    def _front(self) -> list[Numbered]:
+        """The next records of the backlog that are in memory alone."""
+        held: Iterator[Record] = chain(self.backlog.flying.values(), self.backlog.waiting)
+        numbered = ((self._loose.get(id(record)), record) for record in held)
+        return _some([(number, record) for number, record in numbered if number is not None], _GROUP)
+
+    @property
+    def _is_to_write(self) -> bool:
+        """Whether the tail is to be stored, rather than to wait until there is room."""
+        if not self._tail:
+            return False
+        if self._always or self._pressed:
+            return True
+        limits = self.sink.buffer
+        held_bytes = self.backlog.size_bytes + self._tail_bytes
+        return len(self.backlog) + len(self._tail) > limits.max_records or held_bytes > limits.max_bytes
+
+    def _from_tail(self, count: int) -> list[Numbered]:
+        numbered = ((self._loose[id(record)], record) for record in self._tail)
+        taken = _some(numbered, count)
+        for _ in taken:
+            self._pop()
+        return taken
+
+    def _stays(self, rows: Sequence[Numbered]) -> bool:
+        """Whether rows that are stored are kept in memory too, since they are next."""
+        if self._unread or self._ending or not self._always:
+            return False
+        fits = len(self.backlog) + len(rows) <= self._room
+        return fits and self._size_bytes < self._max_kept_bytes and self.backlog.size_bytes < _GROUP_BYTES
+
+    @property
+    def _room(self) -> int:
+        """How many records the backlog may hold that are on disk too: some batches ahead."""
+        return min(self.sink.buffer.max_records, 4 * self.sink.batching.max_records)
+
+    @property
+    def _wanted(self) -> int:
+        """How many records to read."""
+        if not self._unread or self._ending:
+            return 0
+        if self._started.shutdown.begun and self._is_away:
+            return 0
+        if len(self.backlog.waiting) > self.sink.batching.max_records or self.backlog.size_bytes > _GROUP_BYTES:
+            return 0
+        return max(0, self._room - len(self.backlog))
+
+    async def _exchange(self, run: Run, turn: Turn, function: Callable[..., Outcome], *arguments: Any) -> bool:
+        """One turn with the disk; False if the deadline passed before it was done."""
+        try:
+            outcome = await self._ask(run, function, *arguments)
+        except Exception as error:  # noqa: BLE001 - no fault may end the task: it is the disk's trouble, and reported
+            words = f"{type(error).__name__}: {text_of(error)}"
+            outcome = Outcome(error=words, kept=list(turn.settled), unread=self._unread, size_bytes=self._size_bytes)
+        if outcome is not None:
+            self._store_result(turn, outcome)
+            self._changed(run)
+        return outcome is not None
+
+    async def _ask(self, run: Run, function: Callable[..., _T], *arguments: Any) -> _T | None:
+        """What the function gives in the disk's thread; None if the deadline passes before."""
+        try:
+            future = self._disk.begin(function, *arguments)
+        except RuntimeError:  # the interpreter is ending and starts no threads: nobody else is held up any more
+            return function(*arguments)
+        shutdown = run.shutdown
+        while not await shutdown.hold(future, _SLOW, self._grace(run)):
+            if shutdown.over:
+                return None
+            self._stuck = True
+            diagnostics.report(f"spool:{self.name}", f"the spool of sink {self.name} does not answer")
+            self._changed(run)
+        self._stuck = False
+        return future.result()
+
+    def _grace(self, run: Run) -> float:
+        """Seconds from now that a wait may last, past the deadline."""
+        deadline = run.shutdown.deadline
+        now = asyncio.get_running_loop().time()
+        return self.beyond if deadline is None else max(0.0, min(self.beyond, deadline + self.beyond - now))
+
+    def _changed(self, run: Run) -> None:
+        self.wake()
+        run.progressed()
+
+    def _store_result(self, turn: Turn, outcome: Outcome) -> None:
+        """Count what came of a turn, and put what was read into the backlog."""
+        ledger = self.ledger
+        ledger.begin()
+        ledger.recovered += outcome.found
+        ledger.spooled += outcome.found - len(outcome.lost)
+        for reason, levelno in outcome.lost:
+            ledger.drop(reason, levelno)
+        if not self._gone:  # otherwise it was decided without us what became of the rest
+            if outcome.stored:
+                self._all_stored(turn, frozenset(outcome.refused))
+            self._take_back()
+            self._turn_rows = ()
+            for number, record in outcome.read:
+                self._safe[id(record)] = self._cursor = number
+                self.backlog.append(record)
+            self._settled += outcome.kept
+            self._removing = False
+            self._unread, self._size_bytes = outcome.unread, outcome.size_bytes
+            self._note_trouble(outcome.error)
+            self._shed()
+        ledger.end()
+
+    def _all_stored(self, turn: Turn, refused: frozenset[int]) -> None:
+        first_of_tail = self._writing[0][0] if self._writing else self._next
+        for number, record in turn.rows:
+            key = id(record)
+            kept = number <= turn.handed
+            if number in refused:
+                del self._loose[key]
+                self.ledger.drop("overflow", record.levelno)
+                continue
+            if self._loose.pop(key, None) is None:
+                self._settled.append(number)  # it was delivered meanwhile
+                continue
+            self.ledger.spooled += 1
+            if kept:
+                self._safe[key] = number
+                self._cursor = max(self._cursor, number)
+                if number >= first_of_tail:
+                    self.backlog.append(record)
+        self._writing = []
+
+    def _note_trouble(self, error: str | None) -> None:
+        self._trouble = error
+        if error is not None:
+            self._retry_at = time.monotonic() + _AGAIN
+            diagnostics.report(f"spool:{self.name}", f"the spool of sink {self.name} fails: {error}")
+
+class _Claim:
+    """Whether rows are stored, decided once: by the thread just before it commits, or by a lane that waits no longer."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._holder: object = None
+
+    def take(self) -> bool:
+        """Whether the caller's thread decides."""
+        me = current_thread()
+        if self._lock.acquire(blocking=False):
+            self._holder = me
+        return self._holder is me
+
+
+class _Mark:
+    """A point in the order of the records: what a flush waits for."""
+
+    def __init__(self, is_before: Callable[[int], bool], number: int, front: Barrier) -> None:
+        self.front = front
+        self._is_before = is_before
+        self._number = number
+
+    @property
+    def ahead(self) -> int:
+        """1 while something before it is not settled."""
+        return int(self._is_before(self._number))
+
+
+def lane_for(sink: Sink, name: str) -> Lane:
+    """The lane of a sink, with a spool if it has one."""
+    return Lane(sink, name) if sink.spool is None else SpooledLane(sink, name, sink.spool)
+
+
+def _some(numbered: Any, count: int) -> list[Numbered]:
+    """The first of them, as many as one commit takes."""
+    taken: list[Numbered] = []
+    size = 0
+    for number, record in numbered:
+        if len(taken) >= count or size > _GROUP_BYTES:
+            break
+        taken.append((number, record))
+        size += record.size_bytes
+    return taken
+
+
+def _level(record: Record) -> int:
+    return record.levelno
