@@ -50,6 +50,12 @@ class Wreck:
             if file is not None:
                 file.close()
 
+    @property
+    def blank(self) -> bool:
+        """Whether nothing was ever committed: there is no more than a header."""
+        size = 0 if self._file is None else self._file.seek(0, 2)
+        return size <= PAGE_BYTES and not self._frames
+
     def rows(self) -> Iterator[Row]:
         """All intact rows, in the order of the pages; one may come twice, and one that was deleted may come back."""
         for cells in self._leaves():

@@ -107,7 +107,7 @@ def is_damage(error: sqlite3.Error) -> bool:
 def remove(path: Path) -> None:
     """Remove a database with what SQLite keeps beside it."""
     # The log first: without its database it would be taken for the log of the next one of this name.
-    for name in (f"{path}-wal", f"{path}-shm", str(path)):
+    for name in (f"{path}-wal", f"{path}-shm", f"{path}-journal", str(path)):
         Path(name).unlink(missing_ok=True)
 
 

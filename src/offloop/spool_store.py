@@ -25,7 +25,7 @@ from offloop.capture import Record
 from offloop.record_codec import Unreadable, pack, unpack
 from offloop.salvage import Wreck
 from offloop.spool import Spool
-from offloop.spool_file import PAGE_BYTES, Abandoned, Row, SpoolFile, State, is_damage, remove, row_of
+from offloop.spool_file import Abandoned, Row, SpoolFile, State, is_damage, remove, row_of
 from offloop.spool_lock import SpoolLock
 from offloop.worker import Breather
 
@@ -223,8 +223,8 @@ class SpoolStore:
     def _opened(self, path: Path) -> tuple[SpoolFile, int] | None:
         """The file, and how many records it has lost; None if it never had any."""
         with Wreck(path) as wreck:
-            last = wreck.state()
-        if last is None and path.stat().st_size <= PAGE_BYTES and not _exists(f"{path}-wal"):
+            last, blank = wreck.state(), wreck.blank
+        if blank:
             remove(path)  # its maker was killed at once
             return None
         aside = self._set_aside(path)
@@ -447,10 +447,6 @@ class SpoolStore:
         out.unread = sum(max(0, member.unread) for member in self._members)
         out.size_bytes = self._size_bytes
         return out
-
-
-def _exists(path: str) -> bool:
-    return Path(path).exists() and Path(path).stat().st_size > 0
 
 
 def _remove_aside(aside: Path) -> None:
