@@ -1,4 +1,4 @@
-"""A fixed run of a spool, for a tracer that kills it at a system call; says what is stored and what was read.
+"""A fixed run of a spool, for a tracer that kills it at a system call.
 
 Usage: spool_calls.py DIRECTORY. Rounds of storing and reading, each removing what the last one had read.
 """
@@ -26,7 +26,14 @@ def main() -> None:
     for start in range(0, ROUNDS * ROWS, ROWS):
         text = "x" * (start * 40)
         records = [
-            (number, restore(capture(logging.makeLogRecord({"msg": "%d " + text, "args": (number,)}))))
+            (
+                number,
+                restore(
+                    capture(
+                        logging.makeLogRecord({"msg": "%d " + text, "args": (number,), "levelno": 20, "name": "app"})
+                    )
+                ),
+            )
             for number in range(start, start + ROWS)
         ]
         out = store.exchange(Turn(settled=settled, rows=records, want=READ, want_bytes=10_000_000))

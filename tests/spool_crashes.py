@@ -1,4 +1,4 @@
-"""Kills a process that logs through a spool, again and again, and sees what the next one finds; run by test_spool_crash.
+"""Kills a process that logs through a spool, again and again, and sees what the next one finds.
 
 Usage: spool_crashes.py DIRECTORY COUNT SEED. Prints a line of JSON with what was seen. Each process is forked from this
 one, which has no threads: importing takes longer than a run.

@@ -11,10 +11,10 @@ import pathlib
 import uuid
 
 import pytest
-from helpers import record_of
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers import record_of
 from offloop.capture import Record, extras, message_of, restore
 from offloop.formatters import JSONFormatter
 from offloop.record_codec import Unreadable, pack, unpack
@@ -28,7 +28,7 @@ SCALARS = (
     | st.text(st.characters())
     | st.binary()
     | st.complex_numbers(allow_nan=False)
-    | st.datetimes(timezones=st.none() | st.just(dt.timezone.utc))
+    | st.datetimes(timezones=st.none() | st.just(dt.UTC))
     | st.dates()
     | st.times()
     | st.timedeltas()
@@ -75,8 +75,8 @@ def test_extra_is_seen_where_attributes_were_missing() -> None:
     assert extras(unpack(pack(record))) == {"user": "ada"}
 
 
-def test_an_exception_comes_back_frozen_and_as_text() -> None:
-    """Text, chain, notes, frames, group and syntax details outlive the process."""
+def raised() -> BaseException:
+    """A group with a cause that has a note."""
     try:
         try:
             compile("1 +", "some.py", "exec")
@@ -84,7 +84,12 @@ def test_an_exception_comes_back_frozen_and_as_text() -> None:
             error.add_note("a note")
             raise ExceptionGroup("several", [ValueError("one")]) from error
     except ExceptionGroup as error:
-        record = make_record("failed", exc_info=error)
+        return error
+
+
+def test_an_exception_comes_back_frozen_and_as_text() -> None:
+    """Text, chain, notes, frames, group and syntax details outlive the process."""
+    record = make_record("failed", exc_info=raised())
     back = unpack(pack(record))
     assert record.exception is not None
     assert back.exception is not None
@@ -99,7 +104,7 @@ def test_an_exception_comes_back_frozen_and_as_text() -> None:
 
 def test_what_can_not_be_kept_is_rendered_now() -> None:
     """A message with an argument of a type that would come back as text is merged; the template stays."""
-    record = restore({**record_of("x").__dict__, "msg": "at %r", "args": (dt.timezone.utc,)})
+    record = restore({**record_of("x").__dict__, "msg": "at %r", "args": (dt.UTC,)})
     back = unpack(pack(record))
     assert (back.msg, back.args, back.template) == ("at datetime.timezone.utc", (), "at %r")
 

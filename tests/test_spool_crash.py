@@ -69,7 +69,7 @@ def check(directory: Path, lines: list[list[str]], where: str) -> None:
     out = store.exchange(Turn(want=1_000, want_bytes=100_000_000))
     store.exchange(Turn(settled=[number for number, _ in out.read]))
     store.close()
-    then = [record.args[0] for _, record in out.read]  # type: ignore[index, misc]
+    then = [int(record.getMessage().split()[0]) for _, record in out.read]
     assert opening.error is None, where
     assert out.error is None, where
     assert not opening.lost, where

@@ -11,12 +11,13 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from helpers import record_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from helpers import record_of
 from offloop import diagnostics
 from offloop.capture import message_of
 from offloop.errors import ConfigError
@@ -27,7 +28,7 @@ from offloop.spool_store import Numbered, Outcome, SpoolStore, Turn, stem_of
 MANY = 1_000_000
 
 
-def numbered(start: int, stop: int, **extra: object) -> list[Numbered]:
+def numbered(start: int, stop: int, **extra: Any) -> list[Numbered]:
     """Records that say their number."""
     return [(number, record_of("n %d", number, **extra)) for number in range(start, stop)]
 
@@ -54,7 +55,9 @@ def killed(store: SpoolStore) -> None:
     """Leave the files as a process that is killed does: copies of them, since the connection can't be cut."""
     for member in store._members:
         path = member.file.path
-        kept = {ending: Path(f"{path}{ending}").read_bytes() for ending in ("", "-wal") if Path(f"{path}{ending}").exists()}
+        kept = {
+            ending: Path(f"{path}{ending}").read_bytes() for ending in ("", "-wal") if Path(f"{path}{ending}").exists()
+        }
         member.file.close()
         for ending, data in kept.items():
             Path(f"{path}{ending}").write_bytes(data)
@@ -94,7 +97,7 @@ def test_rows_of_the_front_come_before(tmp_path: Path) -> None:
 
 
 def test_files_are_private_and_gone_when_empty(tmp_path: Path) -> None:
-    """Mode 0600 in a directory of 0700 that is made; a name of any kind is safe; nothing is left of what is delivered."""
+    """Mode 0600 in a directory of 0700 that is made; a name of any kind is safe; nothing stays of what is delivered."""
     directory = tmp_path / "deep" / "spool"
     store = opened(directory, "../sink/ö\0:*?" * 30)
     store.exchange(Turn(rows=numbered(0, 5), handed=4))
@@ -167,7 +170,9 @@ def test_what_is_too_old_is_dropped(tmp_path: Path) -> None:
     """By age, when something is stored and when it is read."""
     store = opened(tmp_path, max_age=60)
     store.exchange(Turn(rows=numbered(0, 3, created=time.time() - 100)))
-    out = store.exchange(Turn(rows=[*numbered(3, 5, created=time.time() - 100), *numbered(5, 7)], want=9, want_bytes=MANY))
+    out = store.exchange(
+        Turn(rows=[*numbered(3, 5, created=time.time() - 100), *numbered(5, 7)], want=9, want_bytes=MANY)
+    )
     assert out.lost == [("expired", 20)] * 5
     assert [number for number, _ in out.read] == [5, 6]
     store.close()
@@ -196,6 +201,7 @@ def test_disk_that_can_not_be_used_is_told(tmp_path: Path) -> None:
 FULL = """
 import resource, sys
 from pathlib import Path
+from typing import Any
 from helpers import record_of
 from offloop.spool import Spool
 from offloop.spool_store import SpoolStore, Turn

@@ -32,6 +32,7 @@ _FIELDS = (
     *("lineno", "funcName", "created", "msecs", "relativeCreated", "thread", "threadName", "processName", "process"),
     "taskName",
 )
+_LEAST = 20  # of the first version
 _OURS = STANDARD - {"message", "asctime", "taskName"}
 """What a record has on this Python, whatever it had where it was written."""
 
@@ -72,9 +73,9 @@ def _loaded(data: bytes) -> list[Any]:
     if form == _MSGPACK:
         if from_msgpack is None:
             raise Unreadable("the record was written as MessagePack: install msgspec to read it")
-        return cast("list[Any]", from_msgpack(body))
+        return from_msgpack(body)  # type: ignore[return-value]
     if form == _JSON:
-        return cast("list[Any]", json.loads(body))
+        return json.loads(body)  # type: ignore[no-any-return]
     raise Unreadable(f"the record is of an unknown form {form!r}")
 
 
@@ -83,7 +84,7 @@ def _row(record: Record) -> list[object]:
     values = [_plain(given.get(name)) for name in _FIELDS]
     values[1], values[2] = _message(record)
     template = record.template if record.template != values[1] else None
-    # Not `capture.extras`: it takes a record as long as a plain one for plain, and a filter may have removed attributes.
+    # Not `capture.extras`: it takes a record no longer than a plain one for plain, and a filter may remove attributes.
     more = {text_of(name): _plain(value) for name, value in given.items() if name not in STANDARD}
     return [values, more, template, _exception(record.exception)]
 
@@ -100,6 +101,8 @@ def _message(record: Record) -> tuple[object, object]:
 
 def _record(row: list[Any]) -> Record:
     values, more, template, exception = row
+    if len(values) < _LEAST:
+        raise Unreadable(f"the record has {len(values)} attributes")
     snapshot: dict[str, Any] = dict.fromkeys(_OURS)
     for name, value in zip(_FIELDS, values, strict=False):
         if name in _OURS or value is not None:
@@ -111,8 +114,6 @@ def _record(row: list[Any]) -> Record:
     if exception is not None:
         record.exception = _frozen(exception)
         record.exception._text = snapshot["exc_text"]  # noqa: SLF001 - its source may have changed since
-    if not isinstance(record.levelno, int) or not isinstance(record.name, str):
-        raise Unreadable("the record has no level or no name")
     return record
 
 
@@ -184,9 +185,19 @@ _WRITE: dict[type, tuple[str, Callable[[Any], list[object]]]] = {
     ipaddress.IPv4Address: ("a", _as_text),
     ipaddress.IPv6Address: ("a", _as_text),
 }
+
+
+def _from_hex(text: str) -> int:
+    return int(text, 16)
+
+
+def _from_latin(text: str) -> bytes:
+    return text.encode("latin-1")
+
+
 _READ: dict[str, Callable[..., object]] = {
-    "i": lambda text: int(text, 16),
-    "b": lambda text: text.encode("latin-1"),
+    "i": _from_hex,
+    "b": _from_latin,
     "c": complex,
     "T": dt.datetime.fromisoformat,
     "D": dt.date.fromisoformat,

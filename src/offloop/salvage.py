@@ -60,11 +60,11 @@ class Wreck:
         """All intact rows, in the order of the pages; one may come twice, and one that was deleted may come back."""
         for cells in self._leaves():
             for id_, values in cells:
-                if len(values) == 5 and isinstance(values[4], bytes):  # noqa: PLR2004 - the columns of `records`
-                    with suppress(TypeError, ValueError):
-                        row = Row(id_, int(values[1] or 0), float(values[2] or 0), int(values[3] or 0), values[4])
-                        if row.intact:
-                            yield row
+                if len(values) == 5:  # noqa: PLR2004 - the columns of `records`
+                    _, level, created, crc, data = values
+                    row = Row(id_, level, float(created) if isinstance(created, int) else created, crc, data)  # type: ignore[arg-type]
+                    if row.intact:  # whatever the types are
+                        yield row
 
     def state(self) -> State | None:
         """What the file last said of itself, in a commit that was completed; None if that can't be read."""

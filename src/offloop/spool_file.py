@@ -170,7 +170,7 @@ class SpoolFile:
             after = (self._added_up(delete, insert, freed) if state is None else state).sealed()
             execute("UPDATE state SET changes=?, live=?, bytes=?, first=?, last=?, crc=? WHERE id=0", after)
             if not claim():
-                raise Abandoned
+                raise Abandoned  # noqa: TRY301 - rolled back as everything else is
             execute("COMMIT")
         except BaseException:
             # SQLite has rolled back by itself after some errors.
@@ -195,7 +195,7 @@ class SpoolFile:
     def count_after(self, id_: int) -> int:
         """How many rows there are after an id."""
         (count,) = self._connection.execute("SELECT count(*) FROM records WHERE id > ?", (id_,)).fetchone()
-        return count
+        return int(count)
 
     def close(self) -> None:
         """Let go of the file. What a forked child inherited stays open there, unused."""

@@ -470,7 +470,10 @@ def _packed(rows: Sequence[Numbered]) -> list[Row]:
                 record.exc_text = record.exception.render()
             except Exception:  # noqa: BLE001 - an odd exception class; the plain form says as much
                 record.exc_text = record.exception.brief()
-        packed.append(row_of(number, int(record.levelno), float(record.created), pack(record)))
+        # A filter may have left anything there.
+        level = record.levelno if isinstance(record.levelno, int) else _NOTSET
+        created = record.created if isinstance(record.created, float) else time.time()
+        packed.append(row_of(number, level, created, pack(record)))
         breathe()
     return packed
 

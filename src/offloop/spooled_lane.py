@@ -1,10 +1,10 @@
 """A lane whose sink has a spool: what does not fit, or is not to be risked, goes to disk and comes back in order.
 
 A record is in one of four places, in the order in which they were offered: in the backlog (being sent, or next), on
-disk, being written, or in the tail, which waits to be written or to move up. The tail moves up without a disk as long as
-nothing lies between. One task talks to the disk, one exchange at a time, in a thread of the spool's own; nothing here
-waits for the disk but that task, and the lane before a batch, until what the last one settled is removed: so that a
-crash repeats one batch at most.
+disk, being written, or in the tail, which waits to be written or to move up. The tail moves up without a disk as long
+as nothing lies between. One task talks to the disk, one exchange at a time, in a thread of the spool's own. Only that
+task waits for the disk, and the lane before a batch, until what the last one settled is removed: a crash repeats one
+batch at most.
 """
 
 from __future__ import annotations
@@ -229,7 +229,7 @@ class SpooledLane(Lane):
         """Whether something up to this number is not settled."""
         if self._loose and next(iter(self._loose.values())) <= mark:
             return True
-        if not self._always or self._relieved and self._is_away:
+        if not self._always or (self._relieved and self._is_away):
             return False
         first = next(chain(self.backlog.flying.values(), self.backlog.waiting), None)
         if first is not None and self._safe.get(id(first), mark + 1) <= mark:
@@ -503,8 +503,9 @@ class SpooledLane(Lane):
             self._retry_at = time.monotonic() + _AGAIN
             diagnostics.report(f"spool:{self.name}", f"the spool of sink {self.name} fails: {error}")
 
+
 class _Claim:
-    """Whether rows are stored, decided once: by the thread just before it commits, or by a lane that waits no longer."""
+    """Whether rows are stored, decided once: by the thread before it commits, or by a lane that waits no longer."""
 
     def __init__(self) -> None:
         self._lock = Lock()

@@ -46,7 +46,7 @@ def _by_standard(value: object) -> bytes:
 
 _quickly: Callable[[object], bytes]
 to_msgpack: Callable[[object], bytes] | None = None
-"""A tree of plain values as MessagePack; raises on any other, and on a lone surrogate. None where msgspec is missing."""
+"""A tree of plain values as MessagePack; raises on any other, and on a lone surrogate. None without msgspec."""
 from_msgpack: Callable[[bytes], object] | None = None
 """The way back."""
 try:
