@@ -75,7 +75,7 @@ def test_extra_is_seen_where_attributes_were_missing() -> None:
     assert extras(unpack(pack(record))) == {"user": "ada"}
 
 
-def raised() -> BaseException:
+def raised() -> BaseException | None:
     """A group with a cause that has a note."""
     try:
         try:
@@ -85,6 +85,7 @@ def raised() -> BaseException:
             raise ExceptionGroup("several", [ValueError("one")]) from error
     except ExceptionGroup as error:
         return error
+    return None
 
 
 def test_an_exception_comes_back_frozen_and_as_text() -> None:

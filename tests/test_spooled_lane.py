@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import sqlite3
 import time
 from pathlib import Path
@@ -12,7 +13,21 @@ from typing import Any
 import pytest
 
 from helpers import until
-from offloop import Batching, Buffer, ConfigError, Pipeline, Retry, Spool, TemporaryFailure, diagnostics
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from offloop import (
+    Batch,
+    Batching,
+    Buffer,
+    ConfigError,
+    Counts,
+    PartialFailure,
+    Pipeline,
+    Retry,
+    Spool,
+    TemporaryFailure,
+    diagnostics,
+)
 from offloop.testing import HANG, FaultySink, MemorySink
 
 SOON = Retry(initial=0.001, maximum=0.01)
@@ -247,3 +262,89 @@ async def test_exceptions_come_back_from_disk(log: logging.Logger, tmp_path: Pat
     assert "FileNotFoundError" in (record.exc_text or "")
     assert record.exception is not None
     assert record.exception.frames[0].name == "test_exceptions_come_back_from_disk"
+
+
+STEP = st.one_of(
+    st.tuples(st.just("log"), st.integers(1, 60)),
+    st.tuples(st.just("turn"), st.integers(1, 20)),
+    st.tuples(st.sampled_from(["away", "heal", "half", "flush", "restart", "break", "mend"]), st.just(0)),
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    steps=st.lists(STEP, min_size=3, max_size=25),
+    when=st.sampled_from(["outage", "always"]),
+    size=st.sampled_from([1, 7, 50]),
+)
+def test_ledger_balances_and_order_is_kept_whatever_happens(
+    log: logging.Logger, tmp_path: Path, steps: list[tuple[str, int]], when: str, size: int
+) -> None:
+    """Over outages, partial failures, flushes, restarts and a disk that goes away: exact, in order, nothing twice."""
+    asyncio.run(live(log, tmp_path / random.randbytes(6).hex(), steps, when, Buffer(max_records=size)))
+
+
+async def live(log: logging.Logger, directory: Path, steps: list[tuple[str, int]], when: str, buffer: Buffer) -> None:
+    """Take the steps, then let all be delivered."""
+    sink = away(directory, when, buffer=buffer)
+    pipeline = Pipeline(sink, logger=log, shutdown_timeout=2.0)
+    number, restarted = 0, 0
+    hidden = directory.with_suffix(".away")
+
+    def check() -> None:
+        stats = pipeline.stats()
+        assert stats.balanced, stats
+
+    def mend() -> None:
+        if hidden.exists():
+            directory.unlink()
+            hidden.rename(directory)
+
+    for step, argument in [*steps, ("mend", 0), ("heal", 0)]:
+        if not pipeline.listener.running:
+            await pipeline.__aenter__()
+        match step:
+            case "log":
+                say(log, number, number + argument)
+                number += argument
+            case "turn":
+                for _ in range(argument):
+                    await asyncio.sleep(0.0005)
+                    check()
+            case "away":
+                sink.fail(always=TemporaryFailure("away"))
+            case "half":
+                sink.fail(half_of, TemporaryFailure("away"))
+            case "heal":
+                sink.heal()
+            case "flush":
+                await pipeline.flush(0.02)
+            case "break" if directory.is_dir() and not list(directory.iterdir()):
+                directory.rename(hidden)
+                directory.write_text("in the way")
+            case "mend":
+                mend()
+            case "restart":
+                await pipeline.__aexit__(None, None, None)
+                restarted += 1
+        check()
+    await until(lambda: settled(pipeline.stats().sinks["sink"], number))
+    await pipeline.__aexit__(None, None, None)
+    check()
+    sink_counts = pipeline.stats().sinks["sink"]
+    assert sink_counts.offered == number
+    assert sink_counts.delivered == len(sink.messages) == number - sink_counts.lost
+    numbers = [int(message.split()[1]) for message in sink.messages]
+    assert len(set(numbers)) == len(numbers)
+    assert [step for step, _ in steps if step == "half"] or numbers == sorted(numbers)
+    assert [step for step, _ in steps if step == "break"] or not sink_counts.lost
+
+
+def settled(counts: Counts, offered: int) -> bool:
+    return counts.delivered + counts.lost == offered and not counts.spooled
+
+
+
+def half_of(batch: Batch) -> None:
+    """Every second record is to be sent again."""
+    raise PartialFailure("half", retry=batch.records[::2])

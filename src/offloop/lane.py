@@ -74,7 +74,7 @@ class Run:
 class Lane:
     """A sink's side of a listener."""
 
-    beyond: ClassVar[float] = 0.02
+    beyond: ClassVar[float] = 0.03
     """Seconds past the deadline of a shutdown that it may take to end."""
 
     def __init__(self, sink: Sink, name: str) -> None:

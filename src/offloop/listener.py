@@ -35,6 +35,7 @@ import_module("anyio._backends._asyncio")
 
 _HAND = 256  # records taken from the queue at a time
 _LOOK = 16  # records routed between two looks at the clock
+_LEAVE = 0.01  # seconds in which a lane that has had its time leaves
 _ROUNDS = 5  # how often a stop goes back for what was logged meanwhile
 
 Accept = Callable[[Record], Record | None]
@@ -208,7 +209,7 @@ class QueueListener:
         self._intake.wake()
         for lane in self._lanes:
             lane.wake()
-        beyond = max([lane.beyond for lane in self._lanes], default=0.0)
+        beyond = max([lane.beyond for lane in self._lanes], default=0.0) + _LEAVE
         for task in tasks:
             await hold(task, None, beyond)
         self._intake.detach()

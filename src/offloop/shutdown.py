@@ -72,16 +72,19 @@ class Shutdown:
             self.begin(self._timeout)
 
     async def hold(
-        self, future: asyncio.Future[Any], timeout: float | None = None, beyond: float = _BEYOND
+        self, future: asyncio.Future[Any], timeout: float | None = None, beyond: float | None = None
     ) -> bool:
         """Wait for the future, for at most so many seconds and not past the deadline; tells whether it is done.
 
-        The future is not cancelled. A deadline that is set while we wait counts, but for `beyond` seconds.
+        The future is not cancelled. A deadline that is set while we wait counts; with `beyond`, so many seconds more.
         """
         started = self._loop.time()
         end = _FOREVER if timeout is None else started + timeout
         while not future.done():
-            limit = end if self.deadline is None else min(end, max(self.deadline, started + beyond))
+            limit = end
+            if self.deadline is not None:
+                last = max(self.deadline, started + _BEYOND) if beyond is None else self.deadline + beyond
+                limit = min(end, last)
             left = limit - self._loop.time()
             if left <= 0:
                 return False

@@ -1,6 +1,6 @@
 """A sink's records on disk: the files of this process and those that others left, as one line, oldest first.
 
-Used by one thread at a time, never the loop's; no trouble with a disk or a file is raised, each is told in an
+Never used on the loop's thread, and by one thread at a time; no trouble with a disk or a file is raised, each is told in an
 `Outcome`. Records are named by a number: those of this process count up from 0 as they were offered, those found are
 below. Numbers up to the cursor are in memory too ("handed"), those after it are unread.
 """
@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import TypeVar
 
 from offloop import diagnostics
@@ -128,58 +129,57 @@ class SpoolStore:
         self._left: dict[Path, int] = {}
         self._cursor = -1
         self._floor = 0
-        self._pid = 0
+        self._lock = Lock()  # a thread that ends may still be at work when the next one begins
+        self._pid = os.getpid()
 
     def open(self, floor: int) -> Outcome:
         """Take over what others left, to come before any record from this number on. Once, before any `exchange`."""
-        out = Outcome()
-        if self._pid != os.getpid():
-            self._disown()
-        self._floor = floor
-        self._cursor = floor - 1
-        self._attempt(out, self._make_directory)
-        stems: set[str] = set()
-        self._attempt(out, lambda: stems.update(self._stems()))
-        for stem in sorted(stems, reverse=True):
-            self._attempt(out, lambda base=self._spool.path / stem: self._adopt(base, out))  # type: ignore[misc]
-        return self._summed(out)
+        with self._mine():
+            out = Outcome()
+            self._floor = floor
+            self._cursor = floor - 1
+            self._attempt(out, self._make_directory)
+            stems: set[str] = set()
+            self._attempt(out, lambda: stems.update(self._stems()))
+            for stem in sorted(stems, reverse=True):
+                self._attempt(out, lambda base=self._spool.path / stem: self._adopt(base, out))  # type: ignore[misc]
+            return self._summed(out)
 
     def exchange(self, turn: Turn) -> Outcome:
         """Remove, store and read, in this order. What fails does not keep the rest from being tried."""
-        out = Outcome()
-        if self._pid != os.getpid():
-            self._disown()
-        out.kept = list(turn.settled)
         packed = _packed(turn.rows)
-        self._attempt(out, lambda: self._trim(turn, packed, out))
-        self._attempt(out, lambda: self._write(turn, packed, out))
-        self._attempt(out, lambda: self._remove(out))
-        if turn.want > 0:
-            self._attempt(out, lambda: self._read(turn, out))
-        self._attempt(out, self._finish)
-        return self._summed(out)
+        with self._mine():
+            out = Outcome(kept=list(turn.settled))
+            self._attempt(out, lambda: self._trim(turn, packed, out))
+            self._attempt(out, lambda: self._write(turn, packed, out))
+            self._attempt(out, lambda: self._remove(out))
+            if turn.want > 0:
+                self._attempt(out, lambda: self._read(turn, out))
+            self._attempt(out, self._finish)
+            return self._summed(out)
 
     def close(self) -> None:
         """Let go of all files: what is in them is the next one's, in this process or another."""
-        if self._pid == os.getpid():
+        with self._mine():
             for member in self._members:
                 live = member.file.state.live
                 if live:
                     self._left[member.file.path] = live
                 with suppress(OSError):  # a file that stays is found, empty, by the next one
                     member.end(keep=live > 0)
-        else:
-            self._disown()
-        self._members, self._own = [], None
+            self._members, self._own = [], None
 
     # -- opening -----------------------------------------------------------------------------------------------------
 
-    def _disown(self) -> None:
-        """What a forked child inherited is its parent's."""
-        for member in self._members:
-            member.file.close()
-        self._members, self._own, self._left = [], None, {}
-        self._cursor, self._pid = self._floor - 1, os.getpid()
+    def _mine(self) -> Lock:
+        """The lock; in a forked child all is let go of first that is its parent's."""
+        if self._pid != os.getpid():
+            self._lock = Lock()
+            for member in self._members:
+                member.file.close()
+            self._members, self._own, self._left = [], None, {}
+            self._cursor, self._pid = self._floor - 1, os.getpid()
+        return self._lock
 
     def _make_directory(self) -> None:
         path = self._spool.path

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from threading import Lock, current_thread
@@ -39,6 +39,7 @@ _GROUP_BYTES = 4 * 1024 * 1024
 _ON_THE_WAY_BYTES = 16 * 1024 * 1024  # in the tail, beyond what the buffer may hold, while the disk works
 _SLOW = 5.0  # seconds after which a disk counts as stuck
 _AGAIN = 1.0  # seconds before a disk that failed is tried again
+_SOON = 0.25  # seconds in which a sink that works should have taken what a shutdown finds
 _RESERVE = 0.1  # seconds before a deadline at which what is left is stored
 _AWAY = frozenset({"retrying", "failing"})
 
@@ -130,6 +131,11 @@ class SpooledLane(Lane):
         """Nobody waits for it any longer."""
         if isinstance(awaited, _Mark):
             self.backlog.forget(awaited.front)
+
+    def failing(self, state: str, error: BaseException) -> None:
+        """Show that the sink is in trouble: a shutdown waits no longer for what is on disk."""
+        super().failing(state, error)
+        self._started.progressed()
 
     # -- where the records are ---------------------------------------------------------------------------------------
 
@@ -289,11 +295,11 @@ class SpooledLane(Lane):
     # -- the disk ----------------------------------------------------------------------------------------------------
 
     def _prepare(self) -> None:
-        """A shutdown has begun: what is left is stored now if the sink is away, else shortly before the deadline."""
+        """A shutdown has begun: what is left is stored now if the sink is away, else if it doesn't go soon."""
         loop, remaining = asyncio.get_running_loop(), self._started.shutdown.remaining
         if self._is_away or remaining <= 0:
             self._press()
-        for delay in (remaining / 2, remaining - _RESERVE):
+        for delay in (min(_SOON, remaining / 4), remaining / 2, remaining - _RESERVE):
             if delay > 0:
                 self._timers.append(loop.call_later(delay, self._press))
         self._ring()
@@ -326,13 +332,8 @@ class SpooledLane(Lane):
         while done and (turn := self._turn()) is not None:
             done = await self._exchange(run, turn, self._store.exchange, turn) and self._trouble is None
             self._pressed = True
-        if await self._ask(run, self._closed):
-            # Not while a job is left: the next thread must not begin before the last one has ended.
-            self._disk.close()
-
-    def _closed(self) -> bool:
-        self._store.close()
-        return True
+        await self._ask(run, self._store.close)
+        self._disk.close()
 
     @property
     def _floor(self) -> int:
@@ -373,7 +374,7 @@ class SpooledLane(Lane):
         """The next records of the backlog that are in memory alone."""
         held: Iterator[Record] = chain(self.backlog.flying.values(), self.backlog.waiting)
         numbered = ((self._loose.get(id(record)), record) for record in held)
-        return _some([(number, record) for number, record in numbered if number is not None], _GROUP)
+        return _some(((number, record) for number, record in numbered if number is not None), _GROUP)
 
     @property
     def _is_to_write(self) -> bool:
@@ -435,7 +436,7 @@ class SpooledLane(Lane):
         except RuntimeError:  # the interpreter is ending and starts no threads: nobody else is held up any more
             return function(*arguments)
         shutdown = run.shutdown
-        while not await shutdown.hold(future, _SLOW, self._grace(run)):
+        while not await shutdown.hold(future, _SLOW, self.beyond):
             if shutdown.over:
                 return None
             self._stuck = True
@@ -443,12 +444,6 @@ class SpooledLane(Lane):
             self._changed(run)
         self._stuck = False
         return future.result()
-
-    def _grace(self, run: Run) -> float:
-        """Seconds from now that a wait may last, past the deadline."""
-        deadline = run.shutdown.deadline
-        now = asyncio.get_running_loop().time()
-        return self.beyond if deadline is None else max(0.0, min(self.beyond, deadline + self.beyond - now))
 
     def _changed(self, run: Run) -> None:
         self.wake()
@@ -538,7 +533,7 @@ def lane_for(sink: Sink, name: str) -> Lane:
     return Lane(sink, name) if sink.spool is None else SpooledLane(sink, name, sink.spool)
 
 
-def _some(numbered: Any, count: int) -> list[Numbered]:
+def _some(numbered: Iterable[Numbered], count: int) -> list[Numbered]:
     """The first of them, as many as one commit takes."""
     taken: list[Numbered] = []
     size = 0
