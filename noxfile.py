@@ -75,6 +75,13 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def examples(session: nox.Session) -> None:
+    """The examples alone, against servers on loopback; `tests` runs them too, on each interpreter."""
+    session.install("-e.[all]", *group("test"))
+    session.run("pytest", "tests/examples", *session.posargs)
+
+
+@nox.session
 def coverage(session: nox.Session) -> None:
     """What the tests of all interpreters reached together, with a gate on branches."""
     session.install("coverage>=7.10")

@@ -21,7 +21,7 @@ TITLES = {
     "offloop": "offloop",
 }
 WIDTH, HEIGHT = 720, 272
-LEFT, RIGHT, TOP, ROW = 176, 690, 76, 34
+LEFT, RIGHT, TOP, ROW = 176, 676, 76, 34
 SHORTEST, LONGEST = 0.1, 1000.0  # ms
 
 STYLE = """

@@ -31,7 +31,7 @@ from servers import free_port, require_binary
 DROP = "drop"
 """A reply that is none: the connection is reset."""
 HOLD = "hold"
-"""A reply that comes when `Desk.release` is set."""
+"""A reply that comes when `Desk.release` is set; from a script, never."""
 
 
 def parsed(raw: bytes) -> EmailMessage:
@@ -179,27 +179,27 @@ def certificates(*names: str) -> Certificates:
 async def scripted(
     replies: Mapping[str, str | bytes], greeting: str = "220 fake", context: ssl.SSLContext | None = None
 ) -> AsyncIterator[int]:
-    """Answer each command by its first word as told, and close where nothing was told; gives the port."""
+    """Answer each command by its first word as told, and close where nothing was told; gives the port.
+
+    `HOLD`: no answer; for ".": the mail is not read either. "*": whatever else comes.
+    """
     open_ones: set[asyncio.StreamWriter] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         open_ones.add(writer)
-        writer.write(f"{greeting}\r\n".encode())
+        if greeting != HOLD:
+            writer.write(f"{greeting}\r\n".encode())
         while line := await reader.readline():
             words = line.decode("latin-1").split()
-            reply = replies.get(words[0].upper() if words else "")
+            reply = replies.get(words[0].upper() if words else "", replies.get("*"))
             if reply is None:
                 break
+            if reply == HOLD:
+                continue
             text = reply if isinstance(reply, bytes) else reply.format(line=line.decode("latin-1").strip()).encode()
             writer.write(text + b"\r\n")
-            if text.startswith(b"354") and "early" in replies:
-                await reader.read(1)
-                writer.write(f"{replies['early']!s}\r\n".encode())
-                while await reader.read(65_536):
-                    pass
-            elif text.startswith(b"354") and "." in replies:
-                await reader.readuntil(b"\r\n.\r\n")
-                writer.write(f"{replies['.']!s}\r\n".encode())
+            if text.startswith(b"354"):
+                await _take_mail(replies, reader, writer)
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
@@ -211,6 +211,23 @@ async def scripted(
             writer.transport.abort()
             with suppress(OSError):
                 await writer.wait_closed()
+
+
+async def _take_mail(
+    replies: Mapping[str, str | bytes], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    if replies.get(".") == HOLD:
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        with suppress(OSError):
+            await writer.wait_closed()
+    elif "early" in replies:
+        await reader.read(1)
+        writer.write(f"{replies['early']!s}\r\n".encode())
+        while await reader.read(65_536):
+            pass
+    elif "." in replies:
+        await reader.readuntil(b"\r\n.\r\n")
+        writer.write(f"{replies['.']!s}\r\n".encode())
 
 
 @dataclass(frozen=True)

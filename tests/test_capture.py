@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import datetime as dt
 import decimal
 import enum
 import json
 import logging
 import pathlib
+import pickle
 import sys
 import types
 import uuid
@@ -285,3 +287,29 @@ def test_dictionary_that_changes_while_it_is_copied() -> None:
 
     data: dict[object, object] = {Key(): 1}
     assert "failed: RuntimeError" in str(fixed(data))
+
+
+def test_delivered_record_can_be_pickled_and_copied() -> None:
+    """Pickled it is a plain record with the traceback's text, for receivers that know nothing of offloop."""
+    try:
+        raise KeyError("k")
+    except KeyError:
+        record = restore(capture(logging.makeLogRecord({"msg": "%s", "args": ([1],), "exc_info": sys.exc_info()})))
+    there = pickle.loads(pickle.dumps(record))
+    assert type(there) is logging.LogRecord
+    assert there.exc_text is not None
+    assert (there.getMessage(), there.exc_text.splitlines()[-1]) == ("[1]", "KeyError: 'k'")
+    for twin in (copy.copy(record), copy.deepcopy(record)):
+        assert (twin.template, twin.exception) == ("%s", record.exception)
+
+
+def test_exception_weighs_what_it_holds() -> None:
+    """Notes, chain and members count for the bound in bytes; what is endless is cut and says so."""
+    error = ValueError("x" * 1_000_000)
+    error.add_note("y" * 50_000)
+    error.__cause__ = KeyError("z" * 50_000)
+    group = ExceptionGroup("group", [error])
+    record = restore(capture(logging.makeLogRecord({"msg": "m", "exc_info": (type(group), group, None)})))
+    assert record.exception is not None
+    assert 165_000 < record.size_bytes / 2 < 200_000
+    assert "934464 characters left out" in record.exception.render()

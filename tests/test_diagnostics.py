@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -142,3 +144,22 @@ def test_child_of_a_fork_reports_too() -> None:
     command = [sys.executable, "-W", "ignore", "-c", program]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stderr
     assert output == "offloop: parent\noffloop: child\n"
+
+
+def test_report_from_a_signal_handler_waits_for_no_lock() -> None:
+    """One that interrupts a report on its own thread would wait for ever."""
+    numbers, diagnostics = itertools.count(), Diagnostics()
+    deadline = time.monotonic() + 0.3
+
+    def report(*_: object) -> None:
+        diagnostics.report(f"kind {next(numbers)}", "x")
+
+    before = signal.signal(signal.SIGALRM, report)
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+    try:
+        while time.monotonic() < deadline:
+            report()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    diagnostics.flush(5)

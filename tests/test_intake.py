@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from threading import Thread
+import signal
+import time
+from threading import Thread, get_ident
 
 import pytest
 
@@ -144,6 +146,33 @@ async def test_drop_old_keeps_errors(queue: asyncio.Queue[object], *, here: bool
     assert intake.counts().dropped == {"overflow": {"INFO": 1, "ERROR": 1}}
 
 
+async def test_drop_old_keeps_the_order_of_errors(queue: asyncio.Queue[object]) -> None:
+    """An ERROR at the head that may not go stays at the head."""
+    intake = Intake.of(queue)
+    intake.attach(int)
+    intake.offer(item("error", logging.ERROR), "drop_old")
+    for message in ("a", "b", "c"):
+        intake.offer(item(message), "drop_old")
+    assert drain(intake)[0] == "error"
+
+
+async def test_counts_within_counts_wait_for_nothing() -> None:
+    """A signal handler may ask while its own thread is being told, or is summing up."""
+    intake = Intake.of(OwnQueue(3))
+    seen: list[int] = []
+    handler = signal.signal(signal.SIGALRM, lambda *_: seen.append(intake.counts().offered))
+    try:
+        with intake._folding:
+            intake._folder = get_ident()
+            before = time.monotonic()
+            for _ in range(20):
+                signal.raise_signal(signal.SIGALRM)
+            assert time.monotonic() - before < 0.1
+    finally:
+        signal.signal(signal.SIGALRM, handler)
+    assert seen == [0] * 20
+
+
 def test_evictable_looks_behind_errors() -> None:
     """The oldest record below ERROR goes, though an ERROR is older."""
     items = [item("e", logging.ERROR), item("i"), item("j")]
@@ -239,3 +268,14 @@ async def test_mark_is_passed_when_everything_before_it_is_routed() -> None:
     intake.take(1)
     intake.commit(1)
     assert intake.passed(mark)
+
+
+async def test_record_lost_on_the_way_would_show() -> None:
+    """What is offered is counted where records come in: one that vanishes from the hand unbalances the intake."""
+    intake = Intake.of(asyncio.Queue())
+    intake.attach(int)
+    intake.offer(item("a"), "drop_new")
+    intake.take(1)
+    assert intake.counts().balanced
+    intake.hand.clear()
+    assert not intake.counts().balanced

@@ -117,10 +117,23 @@ def test_steadily_looks_again_until_nothing_moved() -> None:
     """An odd version, or one that changed while reading, is not believed."""
     versions = iter([1, 2, 3, 4, 4])
     reads = []
-    counts = steadily(lambda: next(versions), lambda: reads.append(1) or Counts(offered=len(reads)))
+    counts = steadily(lambda: next(versions), lambda: reads.append(1) or Counts(offered=len(reads)), Counts)
     assert counts.offered == 2
 
 
 def test_steadily_gives_up_on_a_writer_that_was_interrupted() -> None:
     """A reader on the writer's own thread gets what there is, and does not hang."""
-    assert steadily(lambda: 1, lambda: Counts(offered=5)).offered == 5
+    assert steadily(lambda: 1, Counts, lambda: Counts(offered=5)).offered == 5
+
+
+def test_reader_that_interrupts_the_writer_sees_what_was_before() -> None:
+    """A signal handler on the writer's own thread can't wait for the set of changes to be complete."""
+    held: list[int] = []
+    ledger = Ledger(lambda: len(held))
+    ledger.offered += 1
+    held.append(logging.INFO)
+    ledger.begin()
+    ledger.offered += 5
+    counts = ledger.counts()
+    assert counts.balanced
+    assert counts.offered == 1

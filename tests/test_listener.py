@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import logging
 import logging.handlers
 import threading
 from typing import Any
 
 import pytest
-from helpers import until
 
+from helpers import until
 from offloop import (
     Batching,
     Buffer,
     ConfigError,
+    Pipeline,
     PipelineInUse,
     QueueHandler,
     QueueListener,
@@ -530,6 +532,169 @@ async def test_sink_that_recovers_during_the_stop_gets_its_records(
     assert sink.messages == ["x"]
 
 
+async def test_stop_leaves_no_task_of_a_sink_that_hangs_in_everything(
+    queue: asyncio.Queue[Any], log: logging.Logger
+) -> None:
+    """The report has the last word, and a start right after it finds a lane that has ended."""
+
+    class Stubborn(FaultySink):
+        async def aclose(self) -> None:
+            await asyncio.Event().wait()
+
+    sink = Stubborn(HANG, retry=SOON)
+    listener = QueueListener(queue, sink)
+    listener.start()
+    log.info("lost")
+    await until(lambda: sink.attempts)
+    before = asyncio.get_running_loop().time()
+    report = await listener.stop(0.05)
+    assert asyncio.get_running_loop().time() - before < 0.15
+    assert report.sinks["Stubborn"].dropped == {"shutdown": {"INFO": 1}}
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    listener.start()
+    log.info("taken")
+    await sink.wait_for(1)
+    await listener.stop(0)
+    assert listener.stats().balanced
+
+
+def test_dead_loop_that_is_collected_touches_nothing(queue: asyncio.Queue[Any], log: logging.Logger) -> None:
+    """A loop closed without a stop leaves coroutines; they end when they are collected, while another loop delivers."""
+    sink = FaultySink(HANG, 0.2, retry=SOON)
+    listener = QueueListener(queue, sink)
+    loop = asyncio.new_event_loop()
+
+    async def begin() -> None:
+        listener.start()
+        log.info("held")
+        await until(lambda: sink.attempts == 1)
+
+    loop.run_until_complete(begin())
+    dead = asyncio.all_tasks(loop)
+    for task in dead:
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+    loop.close()
+
+    async def again() -> None:
+        async with listener:
+            await until(lambda: sink.attempts == 2)
+            for task in dead:
+                task.get_coro().close()
+            assert listener._lanes[0].backlog.flying
+            log.info("next")
+            await sink.wait_for(2)
+
+    asyncio.run(again())
+    assert sink.messages == ["held", "next"]
+
+
+@pytest.mark.parametrize("method", ["open", "send", "aclose"])
+@pytest.mark.parametrize("error", [SystemExit(1), asyncio.CancelledError(), StopIteration(), GeneratorExit()])
+async def test_whatever_a_sink_raises_the_lane_and_the_loop_live_on(
+    queue: asyncio.Queue[Any], log: logging.Logger, method: str, error: BaseException
+) -> None:
+    """Though asyncio ends a loop for some of it; and though the method may not be async at all."""
+
+    def fail(*_: object) -> None:
+        raise error
+
+    sink = MemorySink(retry=SOON)
+    whole = getattr(sink, method)
+    setattr(sink, method, fail)
+    async with QueueListener(queue, sink, shutdown_timeout=1) as listener:
+        log.info("kept")
+        if method != "aclose":
+            await until(lambda: listener.stats().sinks["MemorySink"].error)
+            setattr(sink, method, whole)
+        await sink.wait_for(1)
+    assert sink.messages == ["kept"]
+    assert listener.stats().sinks["MemorySink"].state == "stopped"
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), asyncio.CancelledError(), ValueError()])
+async def test_whatever_filters_and_formatters_raise_records_go_out(
+    queue: asyncio.Queue[Any], log: logging.Logger, error: BaseException
+) -> None:
+    """In another form, if they must."""
+
+    def fail(*_: object) -> Any:
+        raise error
+
+    sink, other = MemorySink(formatter=logging.Formatter()), MemorySink()
+    sink.encode = sink.default_formatter = fail  # type: ignore[method-assign]
+    sink.addFilter(fail)
+    sink.filter = fail  # type: ignore[method-assign]
+    other.encode = lambda record: "text"  # type: ignore[method-assign,assignment,return-value]
+    async with QueueListener(queue, sink, other) as listener:
+        log.info("out")
+        assert (await listener.flush()).complete
+    assert sink.messages == other.messages == ["out"]
+    assert b"out" in sink.encoded[0]
+    assert b"out" in other.encoded[0]
+
+
+def test_interrupt_within_a_filter_or_a_formatter_ends_no_task(queue: asyncio.Queue[Any], log: logging.Logger) -> None:
+    """Ctrl-C ends the loop's run, not the listener's: what it interrupted goes on in the next run, exactly once."""
+    sink = MemorySink()
+    steps = [KeyboardInterrupt, None, KeyboardInterrupt, None]
+
+    def interrupt(record: logging.LogRecord) -> bool:
+        if record.getMessage() == "two" and (step := steps.pop(0)):
+            raise step
+        return True
+
+    sink.addFilter(interrupt)
+    sink.encode = lambda record: str(interrupt(record)).encode()  # type: ignore[method-assign]
+    listener = QueueListener(queue, sink)
+    loop = asyncio.new_event_loop()
+    loop.call_soon(listener.start)
+    for message in ("one", "two", "three"):
+        log.info(message)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(asyncio.sleep(60))
+    loop.run_until_complete(sink.wait_for(3))
+    report = loop.run_until_complete(listener.stop())
+    loop.close()
+    assert sink.messages == ["one", "two", "three"]
+    assert report.complete
+    assert report.balanced
+
+
+async def test_cancellation_before_the_first_step_is_a_shutdown(queue: asyncio.Queue[Any], log: logging.Logger) -> None:
+    """Whoever cancels all tasks right after a start has the records drained, and may start again."""
+    sink = MemorySink()
+    listener = QueueListener(queue, sink)
+    log.info("drained")
+    for _ in range(2):
+        listener.start()
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        await until(lambda: not listener.running)
+    assert sink.messages == ["drained"]
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_sink_that_takes_records_out_of_its_batch_is_an_error(
+    queue: asyncio.Queue[Any], log: logging.Logger
+) -> None:
+    """It would be sent them again and again; and one that names a record twice as filtered has it counted once."""
+
+    def consume(batch: Any) -> None:
+        batch.records.pop()
+
+    def turn_away(batch: Any) -> None:
+        batch.filtered += [*batch.records, *batch.records, object()]
+
+    sink = FaultySink(consume, turn_away, retry=SOON)
+    async with QueueListener(queue, sink) as listener:
+        log.info("once")
+        assert (await listener.flush()).complete
+    assert sink.messages == ["once"]
+    assert listener.stats().sinks["FaultySink"].filtered == 1
+    assert listener.stats().balanced
+
+
 async def test_stop_without_start_and_twice(queue: asyncio.Queue[Any]) -> None:
     """Stopping what does not run is no error."""
     listener = QueueListener(queue, MemorySink())
@@ -626,3 +791,87 @@ async def test_stats_from_another_thread_balance_at_every_moment(
         done.set()
         await reader
     assert not unbalanced
+
+
+class Colour(logging.Formatter):
+    """Leaves its mark on what it formats, as some do."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        record.levelname, record.msg = "\x1b[31mRED", "coloured"
+        return super().format(record)
+
+
+async def test_formatter_of_one_sink_changes_nothing_for_another(
+    queue: asyncio.Queue[Any], log: logging.Logger
+) -> None:
+    """Neither in a sink of ours nor in a plain handler's thread."""
+    coloured, plain, handler = MemorySink(formatter=Colour()), MemorySink(), logging.StreamHandler(io.StringIO())
+    handler.setFormatter(Colour())
+    async with QueueListener(queue, coloured, handler, MemorySink(formatter=Colour()), plain):
+        for _ in range(20):
+            log.info("as it was")
+    assert plain.messages == ["as it was"] * 20
+    assert all(b"RED" not in data for data in plain.encoded)
+    assert coloured.encoded == [b"coloured"] * 20
+
+
+async def test_arguments_that_do_not_fit_are_delivered_by_plain_handlers_too(
+    queue: asyncio.Queue[Any], log: logging.Logger
+) -> None:
+    """`getMessage` of a delivered record says what it can, and raises nothing."""
+    stream = io.StringIO()
+    async with QueueListener(queue, logging.StreamHandler(stream)) as listener:
+        log.info("%d", "x")
+    assert "%d [not rendered: TypeError" in stream.getvalue()
+    assert listener.stats().sinks["StreamHandler"].delivered == 1
+
+
+async def test_record_class_that_renders_in_its_own_way_is_asked_in_the_caller(
+    queue: asyncio.Queue[Any], log: logging.Logger
+) -> None:
+    """Braces, as in the logging cookbook."""
+
+    class Brace(logging.LogRecord):
+        def getMessage(self) -> str:  # noqa: N802
+            return str(self.msg).format(*self.args or ())
+
+    sink = MemorySink()
+    before = logging.getLogRecordFactory()
+    logging.setLogRecordFactory(Brace)
+    try:
+        async with QueueListener(queue, sink):
+            log.info("{} and {}", 1, 2)  # noqa: PLE1205
+    finally:
+        logging.setLogRecordFactory(before)
+    assert sink.messages == ["1 and 2"]
+    assert sink.records[0].template == "{} and {}"
+
+
+async def test_order_and_errors_survive_eviction_from_all_sides(log: logging.Logger) -> None:
+    """ERRORs of the loop, each in its place, while other threads push an overfull queue."""
+    pipeline = Pipeline(sink := MemorySink(level="ERROR"), logger=log, queue_size=20, overflow="drop_old")
+    pipeline.listener.respect_handler_level = True
+    sink.setLevel("INFO")
+    done = threading.Event()
+
+    def push() -> None:
+        while not done.is_set():
+            log.info("noise")
+
+    async with pipeline:
+        noise = [asyncio.create_task(asyncio.to_thread(push)) for _ in range(3)]
+        for number in range(300):
+            log.error("%d", number)
+            await asyncio.sleep(0)
+        done.set()
+        await asyncio.gather(*noise)
+    numbers = [int(message) for message in sink.messages if message != "noise"]
+    assert numbers == sorted(numbers)
+    assert "rejected" not in pipeline.stats().intake.dropped
+    assert pipeline.stats().balanced
+
+
+def test_handler_of_its_own_queue_is_no_sink(queue: asyncio.Queue[Any]) -> None:
+    """Records would go round for ever."""
+    with pytest.raises(ConfigError, match="takes them from"):
+        QueueListener(queue, QueueHandler(queue))

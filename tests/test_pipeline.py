@@ -188,6 +188,37 @@ async def test_cancelled_body_is_drained(log: logging.Logger) -> None:
     assert sink.messages == ["x"]
 
 
+async def test_entry_while_it_is_being_left_starts_it_again(log: logging.Logger) -> None:
+    """What is logged by whoever enters during the drain, or right at its end, is taken; the level comes back."""
+    sink = FaultySink(0.01)
+    pipeline = Pipeline(sink, logger=log, level=logging.INFO)
+    level = log.level
+    for _ in range(2):
+        pipeline.start()
+        log.info("first")
+        stopping = asyncio.create_task(pipeline.stop())
+        await asyncio.sleep(0)
+        pipeline.start()
+        await stopping
+        assert pipeline.listener.running
+        log.info("second")
+        await pipeline.stop()
+    assert sink.messages == ["first", "second"] * 2
+    assert log.level == level
+    assert log.handlers == []
+
+
+async def test_stop_of_what_does_not_run_says_what_is_held(log: logging.Logger) -> None:
+    """Nothing was settled where records still wait for a start."""
+    pipeline = Pipeline(MemorySink(), logger=log)
+    log.addHandler(pipeline.handler)
+    assert (await pipeline.stop()).complete
+    log.addHandler(pipeline.handler)
+    log.info("waits")
+    assert not (await pipeline.flush()).complete
+    assert not (await pipeline.stop()).complete
+
+
 async def test_anyio_scope_that_is_cancelled_does_not_cut_the_drain(log: logging.Logger) -> None:
     """A cancelled task group waits for the delivery."""
     import anyio
@@ -244,3 +275,17 @@ async def test_stats_before_during_and_after_from_any_thread(log: logging.Logger
         thread.join()
     read()
     assert seen == [0, 1, 1]
+
+
+async def test_stop_from_another_loop_leaves_the_pipeline_as_it_is(log: logging.Logger) -> None:
+    """It raises, and records go on arriving."""
+    pipeline = Pipeline(sink := MemorySink(), logger=log)
+
+    def other() -> None:
+        with pytest.raises(PipelineInUse, match="another event loop"):
+            asyncio.run(pipeline.stop())
+
+    async with pipeline:
+        await asyncio.to_thread(other)
+        log.info("still here")
+    assert sink.messages == ["still here"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from offloop.shutdown import Shutdown
+from offloop.shutdown import BEYOND, Shutdown
 
 
 async def test_hold_waits_for_the_future() -> None:
@@ -53,6 +53,19 @@ async def test_earliest_deadline_wins() -> None:
     assert shutdown.over
     assert told == ["told", "told"]
     assert shutdown.started.done()
+
+
+async def test_moments_past_the_deadline_do_not_add_up() -> None:
+    """However many waits follow one another, they end together; one that is told so lasts longer."""
+    shutdown, loop = Shutdown(1), asyncio.get_running_loop()
+    shutdown.begin(0)
+    begin = loop.time()
+    while loop.time() < begin + BEYOND:
+        await shutdown.hold(loop.create_future())
+    future = loop.create_future()
+    assert not await shutdown.hold(future, 60)
+    loop.call_soon(future.set_result, None)
+    assert await shutdown.hold(future, beyond=60)
 
 
 async def test_short_wait_is_allowed_past_the_deadline() -> None:

@@ -43,4 +43,6 @@ def test_program_of_the_tutorial_fills_the_mailbox(number: int, errors: int, tmp
 def text_of(mail: Message) -> str:
     """The plain text of a mail, decoded."""
     (text,) = (part for part in mail.walk() if part.get_content_type() == "text/plain")
-    return text.get_payload(decode=True).decode()
+    payload = text.get_payload(decode=True)
+    assert isinstance(payload, bytes)
+    return payload.decode()

@@ -11,7 +11,7 @@ from contextvars import ContextVar
 
 import pytest
 
-from offloop import diagnostics, marks
+from offloop import marks
 from offloop.worker import Breather, Worker
 
 _variable: ContextVar[str] = ContextVar("variable", default="unset")
@@ -129,15 +129,6 @@ def test_closed_loop_is_tolerated() -> None:
     assert asyncio.run(ask()) == 3
 
 
-async def test_submitted_failure_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
-    """What a job nobody waits for raises is said on stderr, and the next job runs."""
-    worker = Worker("test-worker-reports")
-    worker.submit_nowait(_fail, ValueError("broken"))
-    assert await worker.run(len, "abc") == 3
-    diagnostics.flush(1.0)
-    assert "test-worker-reports: a job failed: ValueError: broken" in capsys.readouterr().err
-
-
 async def test_worker_nobody_holds_ends_its_thread() -> None:
     """A worker that is collected takes its thread along."""
     worker = Worker("test-worker")
@@ -153,13 +144,25 @@ async def test_worker_nobody_holds_ends_its_thread() -> None:
 def test_works_in_a_forked_child() -> None:
     """A child has a thread of its own, though the parent's was in the middle of a job."""
     worker = Worker("test-worker")
-    go = threading.Event()
-    worker.submit_nowait(go.wait, 10)
+    begun, go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        begun.set()
+        go.wait(10)
+
+    async def leave() -> None:
+        task = asyncio.ensure_future(worker.run(hold))
+        await asyncio.to_thread(begun.wait, 10)
+        task.cancel()
+
+    asyncio.run(leave())
     child = os.fork()
     if child == 0:  # pragma: no cover - in the child
-        done = threading.Event()
-        worker.submit_nowait(done.set)
-        os._exit(0 if done.wait(5) else 1)
+        code = 1
+        try:
+            code = 0 if asyncio.run(asyncio.wait_for(worker.run(len, "abc"), 5)) == 3 else 1
+        finally:
+            os._exit(code)
     go.set()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 

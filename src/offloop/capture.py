@@ -11,8 +11,8 @@ import reprlib
 import sys
 from collections.abc import Mapping
 from contextvars import ContextVar
-from logging import NOTSET, LogRecord
-from typing import Any, cast
+from logging import NOTSET, LogRecord, makeLogRecord
+from typing import Any, SupportsIndex, cast
 
 from offloop.tracebacks import FrozenException, freeze
 
@@ -65,7 +65,6 @@ _LEARNED = {
 
 # What a record weighs beside its own texts, for bounds in bytes: measured with tracemalloc.
 _BASE_BYTES = 1_200
-_FRAME_BYTES = 200
 
 
 class Record(LogRecord):
@@ -85,6 +84,13 @@ class Record(LogRecord):
     size_bytes: int
     encodings: dict[object, bytes] | None
 
+    def getMessage(self) -> str:  # noqa: N802 - the standard library's name
+        """The message with its arguments; where they do not fit, what can be said instead. Never raises."""
+        try:
+            return super().getMessage()
+        except Exception as error:  # noqa: BLE001 - the text says so
+            return _unrendered(self, error)
+
     @property
     def template(self) -> str:
         """The message before its arguments were merged: what records of one kind have in common."""
@@ -99,6 +105,22 @@ class Record(LogRecord):
         record.size_bytes = self.size_bytes
         record.encodings = None
         return record
+
+    def __copy__(self) -> Record:
+        return self.twin()
+
+    def __deepcopy__(self, memo: object) -> Record:
+        return self.twin()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled, it is a plain record with the traceback's text: code objects can't be pickled, nor need they be."""
+        attributes = self.__dict__
+        if self.exception is not None and self.exc_text is None:
+            attributes = {**attributes, "exc_text": self.exception.render()}
+        return makeLogRecord, (attributes,)
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
+        return self.__reduce__()
 
 
 def capture(record: LogRecord, context: Mapping[str, ContextVar[Any]] | None = None) -> Snapshot:
@@ -154,8 +176,12 @@ def message_of(record: LogRecord) -> str:
     try:
         return record.getMessage()
     except Exception as error:  # noqa: BLE001 - the text says so
-        arguments = text_of(record.args, repr)
-        return f"{text_of(record.msg)} [not rendered: {type(error).__name__}: {text_of(error)}; args={arguments}]"
+        return _unrendered(record, error)
+
+
+def _unrendered(record: LogRecord, error: Exception) -> str:
+    arguments = text_of(record.args, repr)
+    return f"{text_of(record.msg)} [not rendered: {type(error).__name__}: {text_of(error)}; args={arguments}]"
 
 
 def text_of(value: object, render: Any = str) -> str:
@@ -187,7 +213,8 @@ def is_immutable(value: object, depth: int = 0) -> bool:
 def _fix_message(record: LogRecord, snapshot: Snapshot) -> str | None:
     """Render the message now unless it may wait; gives the template of what was rendered."""
     message, arguments = cast("object", record.msg), record.args
-    if type(message) is str:
+    # A record of a class of its own may render in a way of its own: braces, say.
+    if type(message) is str and type(record).getMessage in {LogRecord.getMessage, Record.getMessage}:
         if not arguments or is_immutable(arguments):
             return None
         if type(arguments) is dict:
@@ -198,7 +225,7 @@ def _fix_message(record: LogRecord, snapshot: Snapshot) -> str | None:
         snapshot["msg"] = message_of(record)
         snapshot["args"] = ()
         return message
-    if not arguments and type(message) in {dict, list, tuple}:
+    if not arguments and type(message) in _CONTAINERS:
         # structlog hands its event dictionary over as `msg`: its formatter in a sink must find a dictionary.
         snapshot["msg"] = fixed(message)
         return None
@@ -296,7 +323,7 @@ def _size(snapshot: Snapshot, exception: FrozenException | None) -> int:
     if type(stack) is str:
         size += len(stack)
     if exception is not None:
-        size += len(exception.message) + _FRAME_BYTES * len(exception.frames)
+        size += exception.size_bytes
     return size
 
 

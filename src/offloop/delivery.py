@@ -8,8 +8,10 @@ records: the lane does, through `Settlement`.
 from __future__ import annotations
 
 import asyncio
+import random
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from contextvars import Context
 from functools import partial
 from typing import Any, Protocol
@@ -22,7 +24,8 @@ from offloop.sink import Batch, Sink
 __all__ = ["Delivery", "Hold", "Settlement", "marked_context"]
 
 _GRACE = 0.02  # seconds a cancelled attempt gets to let go of its connection
-_MAX_CANARIES = 64
+_CANARIES = 2
+_REFUSED = 2  # records refused in a row before the sink is asked again whether it takes anything
 _LONE_ROUNDS = 3
 _TEMPORARY = (TemporaryFailure, OSError, TimeoutError, EOFError)
 
@@ -61,7 +64,9 @@ class _Journey:
         pieces: What is left to send, the next piece last.
         suspects: Records that failed alone, while it is not known whether the sink takes anything.
         trusted: Whether it took something on this journey.
+        refused: How many records were refused since it last took one.
         alone: Whether the batch is a single record.
+        canaries: How many records are tried alone before the sink is blamed.
         started: When the first attempt began, by the loop's clock.
     """
 
@@ -69,7 +74,9 @@ class _Journey:
         self.pieces = [batch]
         self.suspects: list[Batch] = []
         self.trusted = False
+        self.refused = 0
         self.alone = len(batch) == 1
+        self.canaries = 1
         self.started = started
 
 
@@ -89,8 +96,8 @@ class Delivery:
         self._loop = asyncio.get_running_loop()
         self._opened = False
         self.failures = 0
-        self._canaries = 2
-        self._has_delivered = False
+        self._rounds = 0  # journeys in a row on which the sink choked on all it was given
+        self._has_delivered = False  # since a record was last rejected for failing alone
         self._lone_rounds = 0
         self._abandoned: set[asyncio.Task[None]] = set()
 
@@ -111,7 +118,7 @@ class Delivery:
     async def close(self, timeout: float) -> None:
         """Close the sink, waiting at most so many seconds."""
         self._opened = False
-        error = await self._bounded(self._sink.aclose(), max(timeout, _GRACE), "aclose")
+        error = await self._bounded(self._sink.aclose, max(timeout, _GRACE), "aclose")
         if error is not None:
             diagnostics.report(f"aclose:{id(self._sink)}", f"{self._sink!r} did not close: {_words(error)}")
 
@@ -122,7 +129,10 @@ class Delivery:
         if error is None:
             self._took(piece)
             journey.trusted = True
-            self._reject(journey.suspects)
+            journey.refused = 0
+            # Once more: the sink may have failed for all it was given then, and works by now.
+            journey.pieces.extend(reversed(journey.suspects))
+            journey.suspects.clear()
             return True
         if isinstance(error, PermanentFailure):
             self._refuse(piece.records, error)
@@ -152,37 +162,38 @@ class Delivery:
     async def _suspect(self, journey: _Journey, piece: Batch, error: BaseException) -> bool:
         """Look for the record that the sink chokes on."""
         if len(piece) > 1:
-            journey.pieces.extend(self._halves(piece) if journey.trusted else self._singles(piece))
+            journey.pieces.extend(self._halves(piece) if journey.trusted else self._canaries(journey, piece))
+            return True
+        if (journey.trusted and journey.refused < _REFUSED) or self._is_poison_alone(journey):
+            journey.refused += 1
+            self._refuse(piece.records, error)
             return True
         journey.suspects.append(piece)
-        if journey.trusted or self._is_poison_alone(journey):
-            self._reject(journey.suspects)
-            return True
-        if journey.pieces and len(journey.suspects) < self._canaries:
+        if not journey.trusted and journey.pieces and len(journey.suspects) < journey.canaries:
             return True
         # Whatever it is given, the sink chokes: it is the sink.
-        self._canaries = min(self._canaries * 2, _MAX_CANARIES)
+        self._rounds += 1
         await self._pause(error, "failing")
         return False
 
     async def _attempt(self, batch: Batch) -> BaseException | None:
         if not self._opened:
-            error = await self._bounded(self._sink.open(), self._sink.send_timeout, "open")
+            error = await self._bounded(self._sink.open, self._sink.send_timeout, "open")
             if error is not None:
                 # Nothing was sent: whatever `open` raised says nothing of the records.
                 return error if isinstance(error, (*_TEMPORARY, SinkFailure)) else SinkFailure(_words(error))
             self._opened = True
         batch.filtered.clear()
-        error = await self._bounded(self._sink.send(batch), self._sink.send_timeout, "send")
+        error = await self._bounded(partial(self._sink.send, batch), self._sink.send_timeout, "send")
         if error is not None:
             # An answer that concerns the records came over a connection that works.
             self._opened = isinstance(error, (PermanentFailure, PartialFailure))
         return error
 
-    async def _bounded(self, call: Coroutine[Any, Any, None], timeout: float, what: str) -> BaseException | None:
+    async def _bounded(self, call: Callable[[], Awaitable[None]], timeout: float, what: str) -> BaseException | None:
         ended: asyncio.Future[None] = self._loop.create_future()
         began = self._loop.time()
-        task = _start(self._loop, _tell(call, ended))
+        task = _start(self._loop, _called(call, ended))
         task.add_done_callback(partial(_resolve, ended))  # a task that is cancelled before it began tells nobody
         if not await self._hold(ended, timeout):
             took = f"{self._loop.time() - began:.1f} s"
@@ -204,31 +215,24 @@ class Delivery:
 
     def _took(self, piece: Batch) -> None:
         self.failures = 0
-        self._canaries = 2
+        self._rounds = 0
         self._lone_rounds = 0
         self._has_delivered = True
-        self._settlement.delivered(piece.records, piece.filtered)
+        self._settlement.delivered(piece.records, _turned_away(piece.records, piece))
 
     def _took_some(self, piece: Batch, error: PartialFailure) -> Batch | None:
         """Settle what was taken or refused; what is to be sent again, if anything."""
         again, refused = ({id(record) for record in records} for records in (error.retry, error.rejected))
-        turned = {id(record) for record in piece.filtered}
         taken = [r for r in piece if id(r) not in again and id(r) not in refused]
         if taken:
             self.failures = 0
             self._has_delivered = True
-            self._settlement.delivered(taken, [r for r in taken if id(r) in turned])
+            self._settlement.delivered(taken, _turned_away(taken, piece))
         rejected = [r for r in piece if id(r) in refused]
         if rejected:
             self._refuse(rejected, error)
         keep = [index for index, r in enumerate(piece) if id(r) in again and id(r) not in refused]
         return piece.pick(keep) if keep else None
-
-    def _reject(self, suspects: list[Batch]) -> None:
-        """The sink works, and choked on these alone: they are the poison."""
-        for suspect in suspects:
-            self._refuse(suspect.records, None)
-        suspects.clear()
 
     def _refuse(self, records: Sequence[Record], error: BaseException | None) -> None:
         self._settlement.dropped(records, "rejected")
@@ -246,22 +250,31 @@ class Delivery:
         middle = len(piece) // 2
         return [piece.part(middle), piece.part(0, middle)]
 
-    def _singles(self, piece: Batch) -> list[Batch]:
-        """The first few records one by one, then the rest.
+    def _canaries(self, journey: _Journey, piece: Batch) -> list[Batch]:
+        """The first two records one by one, then the rest; after a round in vain, one from anywhere as the third.
 
         Halving at once would try a sink with a wrong password twice for every record, and lose them all. So it is first
-        shown that the sink takes anything; in this order nothing overtakes.
+        shown that the sink takes anything, in three or four attempts a round. Those that fail before one is taken are
+        tried again after it; the third finds a way past any number of poisonous records in front.
         """
-        count = min(self._canaries, len(piece))
-        singles = [piece.part(index, index + 1) for index in reversed(range(count))]
-        return [piece.part(count), *singles] if count < len(piece) else singles
+        positions = list(range(min(_CANARIES, len(piece))))
+        if self._rounds and len(piece) > _CANARIES:
+            positions.append(random.randrange(_CANARIES, len(piece)))  # noqa: S311 - nobody gains by guessing it
+        journey.canaries = len(positions)
+        rest = [index for index in range(len(piece)) if index not in positions]
+        singles = [piece.pick([index]) for index in reversed(positions)]
+        return [piece.pick(rest), *singles] if rest else singles
 
     def _is_poison_alone(self, journey: _Journey) -> bool:
         """Whether a record without company is to blame: the sink worked before, and failed on it several times."""
         if not journey.alone or not self._has_delivered:
             return False
         self._lone_rounds += 1
-        return self._lone_rounds >= _LONE_ROUNDS
+        if self._lone_rounds < _LONE_ROUNDS:
+            return False
+        # The next one that fails alone is kept until the sink has taken something again: it may be the sink.
+        self._has_delivered, self._lone_rounds = False, 0
+        return True
 
     async def _pause(self, error: BaseException, state: str) -> bool:
         self.failures += 1
@@ -282,17 +295,30 @@ def _start(loop: asyncio.AbstractEventLoop, call: Coroutine[Any, Any, None]) -> 
     return loop.create_task(call, context=marked_context())
 
 
-async def _tell(call: Coroutine[Any, Any, None], ended: asyncio.Future[None]) -> None:
-    """Say that the call has ended within its own last step: a done callback would come a turn of the loop later."""
+async def _called(call: Callable[[], Awaitable[None]], ended: asyncio.Future[None]) -> None:
+    """Within the task even the call itself: a method that is not async, or fails before it is awaited, fails alike.
+
+    That it has ended is told within its own last step: a done callback would come a turn of the loop later.
+    """
     try:
-        await call
+        await call()
+    except SystemExit as error:
+        # asyncio would have it end the application's loop.
+        raise RuntimeError(f"the sink raised {error!r}") from error
     finally:
         _resolve(ended)
 
 
 def _resolve(ended: asyncio.Future[None], _: object = None) -> None:
     if not ended.done():
-        ended.set_result(None)
+        with suppress(RuntimeError):  # the loop was closed without a stop, and the task is collected
+            ended.set_result(None)
+
+
+def _turned_away(records: Sequence[Record], piece: Batch) -> Sequence[Record]:
+    """Those of the records that the sink turned away; it may have named one twice, or one that is not of the batch."""
+    turned = set(map(id, piece.filtered))
+    return [record for record in records if id(record) in turned] if turned else ()
 
 
 def _words(error: BaseException) -> str:

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections import deque
+from queue import SimpleQueue
 
 __all__ = ["flush", "report"]
 
@@ -34,7 +35,7 @@ class Diagnostics:
         self._lines: deque[str] = deque(maxlen=_MAX_LINES)
         self._kinds: dict[str, tuple[float, int]] = {}
         self._writing = threading.Lock()
-        self._work = threading.Event()
+        self._work: SimpleQueue[None] = SimpleQueue()
         self._pid = 0
 
     def report(self, kind: str, message: str) -> None:
@@ -66,12 +67,14 @@ class Diagnostics:
     def _wake(self) -> None:
         if self._pid != os.getpid():
             self._start()
-        self._work.set()
+        # Re-entrant: an Event has a lock, which what a signal handler interrupted may hold for ever.
+        if self._work.empty():
+            self._work.put(None)
 
     def _start(self) -> None:
         self._pid = os.getpid()
         self._writing = threading.Lock()
-        self._work = threading.Event()
+        self._work = SimpleQueue()
         try:
             threading.Thread(target=self._run, name="offloop-diagnostics", daemon=True).start()
         except RuntimeError:  # the interpreter is ending: no new threads
@@ -79,8 +82,7 @@ class Diagnostics:
 
     def _run(self) -> None:
         while True:
-            self._work.wait()
-            self._work.clear()
+            self._work.get()
             self._drain()
 
     def _drain(self) -> None:

@@ -10,7 +10,7 @@ import pickle
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import ClassVar, Final, Literal
 
 from offloop.capture import message_of
 
@@ -66,6 +66,9 @@ FRAMERS: Final[Mapping[str, Callable[[Sequence[bytes]], bytes]]] = MappingProxyT
 
 class PickleFormatter(logging.Formatter):
     """A record as the standard `SocketHandler` pickles it: for receivers that call `logging.makeLogRecord`."""
+
+    pure: ClassVar[bool] = True
+    """It changes no record that it formats: sinks may share one."""
 
     def encode(self, record: logging.LogRecord) -> bytes:
         """The record's attributes as a pickle of protocol 1: message merged, no arguments, the traceback as text."""

@@ -12,6 +12,7 @@ import logging.handlers
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
+from logging import LogRecord
 from threading import get_ident
 from typing import Any, cast, get_args
 
@@ -192,7 +193,7 @@ def _fast_handle(handler: QueueHandler) -> Callable[[logging.LogRecord], bool]:
     """`handle` for the common record on the listener's own thread, as a closure: no lock, few attributes looked up.
 
     A record goes the careful way (`QueueHandler._handle`) where anything is out of the ordinary: a filter, a formatter,
-    context variables, an argument that may change, `extra`, an exception, another thread, a queue that is full.
+    context variables, an argument that may change, `extra`, an exception, a queue that is full or not a pipeline's.
     """
     intake = handler.intake
     container = intake.own
@@ -200,40 +201,44 @@ def _fast_handle(handler: QueueHandler) -> Callable[[logging.LogRecord], bool]:
     filters = handler.filters
     context = handler.context
     immutable = IMMUTABLE
+    staged = intake.staged
     owner = OWN.get
     careful = QueueHandler.handle
 
     def handle(record: logging.LogRecord) -> bool:
         attributes = record.__dict__
         try:
-            arguments = attributes["args"]
+            arguments: tuple[object, ...] = attributes["args"]
             if type(arguments) is not tuple:  # a mapping: walking it runs foreign code, or fails while others change it
                 return careful(handler, record)
-            for argument in arguments:
-                if type(argument) not in immutable:
+            for argument in arguments:  # pyright: ignore[reportUnknownVariableType]
+                if type(argument) not in immutable:  # pyright: ignore[reportUnknownArgumentType]
                     return careful(handler, record)
             thread = get_ident()
             if (
-                thread != intake.thread
-                or len(attributes) != PLAIN_LENGTH
+                len(attributes) != PLAIN_LENGTH
                 or attributes["levelno"] < intake.floor
                 or type(attributes["msg"]) is not str
                 or attributes["exc_info"]
+                or type(record) is not LogRecord
                 or filters
                 or context
+                or container is None
                 or handler.formatter is not None
-                or intake.staged
                 or owner() == thread
+                or len(container) + len(staged) >= bound
             ):
-                return careful(handler, record)
-            if container is not None and len(container) < bound:
-                container.append(attributes.copy())
-            else:
                 return careful(handler, record)
         except (KeyError, TypeError):  # a record that is not like others
             return careful(handler, record)
-        if intake.waiter is not None:
-            intake.wake()
+        if thread == intake.thread and not staged:
+            container.append(attributes.copy())
+            if intake.waiter is not None:
+                intake.wake()
+        else:
+            staged.append(attributes.copy())
+            if not intake.awake:
+                intake.signal()
         return True
 
     return handle

@@ -14,6 +14,8 @@ import threading
 from asyncio import events
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from itertools import islice
 from logging import LogRecord
 from threading import get_ident
@@ -73,6 +75,9 @@ class Intake:
         """Use `of`: a second intake for one queue would not know of the first."""
         self.queue = queue
         self.own = queue.container if isinstance(queue, OwnQueue) else None
+        # The inside of a plain queue, for eviction alone; queues of another make have none that we know of.
+        inside = getattr(queue, "_queue", None)
+        self._container: deque[Item] | None = inside if isinstance(inside, deque) else None
         self.bound = max(0, queue.maxsize)
         self.staged: deque[Item] = deque()
         self.hand: list[Item] = []
@@ -84,13 +89,17 @@ class Intake:
         self.waiter: asyncio.Future[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._read_floor: Callable[[], int] = int
-        self._awake = True
+        self.awake = True
+        """The listener looks by itself, or was told to: nobody need wake it."""
         self._version = 0
+        self._taken = 0
+        self._odd = 0
         self._delivered = 0
         # What was turned away, as (reason, level) per record: an append needs no lock, whoever interrupts whom.
         self._tally: deque[tuple[str, int]] = deque()
         self._totals: Counter[tuple[str, int]] = Counter()
         self._folding = threading.Lock()
+        self._folder = 0
 
     @classmethod
     def of(cls, queue: asyncio.Queue[Any]) -> Intake:
@@ -124,8 +133,8 @@ class Intake:
                 self.wake()
         else:
             self.staged.append(item)
-            if not self._awake:
-                self._signal()
+            if not self.awake:
+                self.signal()
         return True
 
     def turn_away(self, reason: str, levelno: int) -> None:
@@ -146,12 +155,15 @@ class Intake:
 
     def counts(self) -> Counts:
         """A snapshot that balances."""
-        # A signal handler that interrupted the folding on this thread must not wait for itself.
-        held = self._folding.acquire(timeout=_PATIENCE)
+        # A signal handler that interrupted the folding, or this, on its own thread must not wait for itself.
+        held = self._folder != get_ident() and self._folding.acquire(timeout=_PATIENCE)
         try:
-            return steadily(lambda: self._version, self._read)
+            if held:
+                self._folder = get_ident()
+            return steadily(lambda: self._version, self._read, self._read_settled)
         finally:
             if held:
+                self._folder = 0
                 self._folding.release()
 
     # -- on the loop's thread ----------------------------------------------------------------------------------------
@@ -170,7 +182,7 @@ class Intake:
         self._loop = asyncio.get_running_loop()
         self._read_floor = read_floor
         self.floor = read_floor()
-        self._awake = True
+        self.awake = True
         self.thread = get_ident()
 
     def detach(self) -> None:
@@ -180,7 +192,7 @@ class Intake:
         self.waiter = None
         self.floor = 0
         self._read_floor = int
-        self._awake = True
+        self.awake = True
 
     def take(self, limit: int) -> list[Item]:
         """Move up to `limit` records into the hand, oldest first; they stay pending until `commit`."""
@@ -190,6 +202,7 @@ class Intake:
         try:
             while len(hand) < limit:
                 hand.append(self._get())
+                self._taken += 1
         except IndexError:
             pass  # empty: there is less than was asked for
         finally:
@@ -200,6 +213,7 @@ class Intake:
         """From the front of the hand `count` records were routed; `odd` items among them were none, and are dropped."""
         self._version += 1
         self._delivered += count
+        self._odd += odd
         del self.hand[: count + odd]
         for _ in range(odd):
             self.turn_away("rejected", logging.NOTSET)
@@ -208,22 +222,21 @@ class Intake:
     def sleep(self) -> asyncio.Future[None] | None:
         """A future that the next record resolves; None if there are records now."""
         # Cleared before looking: a record staged in between wakes us again, and none is stranded.
-        self._awake = False
+        self.awake = False
         if self.pending:
-            self._awake = True
+            self.awake = True
             return None
         self.waiter = asyncio.get_running_loop().create_future()
         return self.waiter
 
     def wake(self) -> None:
         """Resolve what `sleep` gave."""
-        self._awake = True
+        self.awake = True
         waiter, self.waiter = self.waiter, None
         if waiter is not None and not waiter.done():
-            try:
+            # Where the loop was closed without a stop the record is in the queue all the same, for the next start.
+            with suppress(RuntimeError):
                 waiter.set_result(None)
-            except RuntimeError:
-                pass  # the loop was closed without a stop: the record is in the queue all the same, for the next start
 
     def mark(self) -> int:
         """A position: what is in here now has passed it when `passed` says so."""
@@ -245,14 +258,15 @@ class Intake:
         # Nobody listens yet. Whoever runs a loop may use a plain queue, as its own consumer would expect.
         return events._get_running_loop() is not None  # noqa: SLF001 - documented as "for framework developers"
 
-    def _signal(self) -> None:
-        self._awake = True
+    def signal(self) -> None:
+        """Wake the listener's loop for what was staged; once for a burst."""
+        self.awake = True
         loop = self._loop
         try:
             if loop is not None:
                 loop.call_soon_threadsafe(self.wake)
         except RuntimeError:
-            self._awake = False  # the loop is closed: whoever listens next is not to miss its wake-up
+            self.awake = False  # the loop is closed: whoever listens next is not to miss its wake-up
 
     def _put(self, item: Item) -> None:
         if self.own is not None:
@@ -276,40 +290,41 @@ class Intake:
         return item
 
     def _make_room(self, levelno: int, overflow: Overflow, *, here: bool) -> bool:
-        """Evict the oldest record that may go; False if the newcomer has to."""
+        """Evict the oldest record that may go; False if the newcomer has to.
+
+        Other threads evict only what is staged: the queue is the loop's.
+        """
         if overflow == "drop_new":
             return False
-        if here and self.own:
-            index = evictable(self.own, level_of, levelno)
-            if index is None:
-                return False
-            victim = self.own[index]
-            self._version += 1
-            del self.own[index]
-            self.turn_away("overflow", level_of(victim))
-            self._version += 1
-            return True
-        return self._evict_head(levelno, here=here)
+        if here:
+            return self._evict_queued(levelno) or (bool(self.staged) and self._evict_staged(levelno))
+        # Of a burst from another thread into a queue that the loop filled, the newest is kept.
+        return not self.staged or self._evict_staged(levelno)
 
-    def _evict_head(self, levelno: int, *, here: bool) -> bool:
-        """As `_make_room`, by what is safe beside the loop's thread, or with a queue whose inside we don't know."""
+    def _evict_queued(self, levelno: int) -> bool:
+        container = self._container
+        index = None if container is None else evictable(container, level_of, levelno)
+        if container is None or index is None:
+            return False
+        victim = container[index]
+        self._version += 1
+        del container[index]
+        if self.own is None:
+            self.queue.task_done()
+        self.turn_away("overflow", level_of(victim))
+        self._version += 1
+        return True
+
+    def _evict_staged(self, levelno: int) -> bool:
         try:
-            if self.own:
-                victim = self.own.popleft()
-                back: Callable[[Item], None] = self.own.appendleft
-            elif self.staged:
-                victim = self.staged.popleft()
-                back = self.staged.appendleft
-            elif here:
-                victim = self.queue.get_nowait()
-                self.queue.task_done()
-                back = self.queue.put_nowait
-            else:
+            if level_of(self.staged[0]) >= logging.ERROR > levelno:
                 return False
-        except (IndexError, asyncio.QueueEmpty):
+            victim = self.staged.popleft()
+        except IndexError:
             return True  # somebody was quicker: there is room
         if level_of(victim) >= logging.ERROR > levelno:
-            back(victim)
+            # Another than the one that was looked at: somebody took that meanwhile.
+            self.staged.appendleft(victim)
             return False
         self.turn_away("overflow", level_of(victim))
         return True
@@ -318,18 +333,31 @@ class Intake:
         """Sum up the tally, unless somebody is at it."""
         if self._folding.acquire(blocking=False):
             try:
+                self._folder = get_ident()
                 for _ in range(len(self._tally)):
                     self._totals[self._tally.popleft()] += 1
             finally:
+                self._folder = 0
                 self._folding.release()
 
     def _read(self) -> Counts:
-        turned = self._totals + Counter(self._tally.copy())
+        # Once: records are appended while we look.
+        backlog = self.backlog
+        counts = self._found(backlog)
+        # Counted on its own, where records come in: what was lost on the way from there would show.
+        return replace(counts, offered=self._taken - self._odd + backlog + counts.filtered + counts.lost)
+
+    def _read_settled(self) -> Counts:
+        """As `_read`, for a reader that interrupted a move: what is offered is what is found."""
+        return self._found(self.backlog)
+
+    def _found(self, backlog: int) -> Counts:
+        turned = Counter(self._totals)
+        turned.update(self._tally.copy())
         filtered = sum(count for (reason, _), count in turned.items() if reason == FILTERED)
         drops = {key: count for key, count in turned.items() if key[0] != FILTERED}
-        pending = self.pending
+        pending = backlog + len(self.hand)
         return Counts(
-            # Every record that was taken is in a container or was handed on: the rest never got in.
             offered=self._delivered + pending + filtered + sum(drops.values()),
             delivered=self._delivered,
             filtered=filtered,

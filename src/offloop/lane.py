@@ -8,17 +8,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import islice
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 from offloop import diagnostics
 from offloop.backlog import Backlog, Barrier
 from offloop.capture import Record, message_of, text_of
-from offloop.delivery import Delivery, marked_context
+from offloop.delivery import Delivery
+from offloop.formatters.json import JSONFormatter
 from offloop.ledger import Counts, Ledger
 from offloop.pacer import Pacer
 from offloop.shutdown import Shutdown
-from offloop.sink import Batch, Sink
+from offloop.sink import FAILURES, Batch, Sink
 from offloop.worker import Breather, Worker
 
 __all__ = ["Awaited", "Lane", "Run", "encode_safely"]
@@ -74,9 +76,6 @@ class Run:
 class Lane:
     """A sink's side of a listener."""
 
-    beyond: ClassVar[float] = 0.03
-    """Seconds past the deadline of a shutdown that it may take to end."""
-
     def __init__(self, sink: Sink, name: str) -> None:
         """Hold nothing yet.
 
@@ -108,15 +107,14 @@ class Lane:
         chunk.clear()
         self.wake()
 
-    def start(self, run: Run) -> asyncio.Task[None]:
-        """Begin to deliver in the running loop."""
-        self._run = run
+    async def main(self, run: Run) -> None:
+        """Deliver in the running loop, until the shutdown is over or nothing more is to come."""
+        if self._run is not run:
+            self._run = run
+            run.shutdown.tell(self.wake)
         self._sleeper = None
         self.backlog.land()
-        run.shutdown.tell(self.wake)
-        return asyncio.get_running_loop().create_task(
-            self._main(run), name=f"offloop:{self.name}", context=marked_context()
-        )
+        await self._main(run)
 
     def wake(self) -> None:
         """Have a look again."""
@@ -243,10 +241,13 @@ class Lane:
                 )
                 await self._sleep(1.0)
             finally:
-                self.backlog.land()
+                # Not when the task of a loop that was closed without a stop is collected, while another loop delivers.
+                if self._run is run:
+                    self.backlog.land()
         await delivery.close(min(self.sink.send_timeout, run.shutdown.remaining))
-        await self._close(run)
-        self._leave()
+        if self._run is run:
+            await self._close(run)
+            self._leave()
 
     async def _step(self, run: Run, delivery: Delivery) -> None:
         if not self._ready:
@@ -342,6 +343,8 @@ class Lane:
         sink = self.sink
         key = sink.encoding_key()
         if key is None or not any(lane.sink.encoding_key() == key for lane in self.siblings):
+            if self.siblings and not sink.encodes_purely():
+                return lambda record: encode_safely(sink, record.twin())
             return lambda record: encode_safely(sink, record)
 
         def shared(record: Record) -> bytes:
@@ -349,27 +352,36 @@ class Lane:
                 record.encodings = {}
             data = record.encodings.get(key)
             if data is None:
-                data = record.encodings[key] = encode_safely(sink, record)
+                own = record if sink.encodes_purely() else record.twin()
+                data = record.encodings[key] = encode_safely(sink, own)
             return data
 
         return shared
 
 
 def encode_safely(sink: Sink, record: Record) -> bytes:
-    """The record as the sink encodes it; where its formatter fails, as its default formatter does. Never raises."""
+    """The record as the sink encodes it; failing that, as its default formatter does, or as JSON. Never raises."""
     try:
-        return sink.encode(record)
-    except Exception as error:  # noqa: BLE001 - reported, and the record goes out in another form
+        return _bytes(sink.encode(record))
+    except FAILURES as error:  # reported, and the record goes out in another form
         diagnostics.report(
             f"encode:{id(sink)}",
             f"{sink!r} could not format a record of {record.name!r}: {type(error).__name__}: {text_of(error)}",
         )
     repaired = record.twin()
     repaired.msg, repaired.args = message_of(record), ()
-    try:
-        return sink.encode(repaired)
-    except Exception:  # noqa: BLE001 - reported above
+    with suppress(*FAILURES):  # reported above
+        return _bytes(sink.encode(repaired))
+    with suppress(*FAILURES):
         return sink.default_formatter().format(repaired).encode("utf-8", "backslashreplace")
+    return JSONFormatter().format(repaired).encode("utf-8", "backslashreplace")
+
+
+def _bytes(data: object) -> bytes:
+    if isinstance(data, bytes):
+        return data
+    msg = f"encode must give bytes, got {type(data).__name__}"
+    raise TypeError(msg)
 
 
 def _render_all(records: Sequence[Record]) -> None:

@@ -12,13 +12,15 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 __all__ = ["Counts", "Ledger", "Report", "Stats", "steadily", "tabulate"]
 
+_T = TypeVar("_T")
 Dropped = Mapping[str, Mapping[str, int]]
 
 # A reader that interrupted the writer on its own thread (a signal handler) can't wait for it to finish.
-_LOOKS = 200
+_LOOKS = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +114,7 @@ class Ledger:
     """
 
     __slots__ = (
+        "_before",
         "_drops",
         "_pending",
         "_version",
@@ -140,9 +143,11 @@ class Ledger:
         self.filtered = 0
         self.state = "idle"
         self.error: str | None = None
+        self._before = self._raw()
 
     def begin(self) -> None:
         """Open a set of changes."""
+        self._before = self._raw()
         self._version += 1
 
     def end(self) -> None:
@@ -156,24 +161,29 @@ class Ledger:
 
     def counts(self) -> Counts:
         """A snapshot that balances, from any thread."""
-        return steadily(lambda: self._version, self._read)
-
-    def _read(self) -> Counts:
+        # A signal handler may have interrupted the writer amid a set of changes: it sees what was before them.
+        (offered, recovered, spooled, delivered, filtered), drops, pending = steadily(
+            lambda: self._version, self._raw, lambda: self._before
+        )
         return Counts(
-            offered=self.offered,
-            recovered=self.recovered,
-            spooled=self.spooled,
-            delivered=self.delivered,
-            filtered=self.filtered,
-            dropped=tabulate(self._drops.copy().items()),
-            pending=self._pending(),
+            offered=offered,
+            recovered=recovered,
+            spooled=spooled,
+            delivered=delivered,
+            filtered=filtered,
+            dropped=tabulate(drops.items()),
+            pending=pending,
             state=self.state,
             error=self.error,
         )
 
+    def _raw(self) -> tuple[tuple[int, int, int, int, int], dict[tuple[str, int], int], int]:
+        counts = (self.offered, self.recovered, self.spooled, self.delivered, self.filtered)
+        return counts, self._drops.copy(), self._pending()
 
-def steadily(version: Callable[[], int], read: Callable[[], Counts]) -> Counts:
-    """Read while nothing moves: an even version, and the same one before and after."""
+
+def steadily(version: Callable[[], int], read: Callable[[], _T], otherwise: Callable[[], _T]) -> _T:
+    """Read while nothing moves: an even version, and the same one before and after; if it never rests, `otherwise`."""
     for _ in range(_LOOKS):
         before = version()
         if not before & 1:
@@ -181,4 +191,4 @@ def steadily(version: Callable[[], int], read: Callable[[], Counts]) -> Counts:
             if version() == before:
                 return counts
         time.sleep(0)
-    return read()
+    return otherwise()

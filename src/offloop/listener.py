@@ -6,9 +6,10 @@ import asyncio
 import logging
 import time
 from asyncio import events
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from importlib import import_module
-from types import TracebackType
+from types import NoneType, TracebackType
 from typing import Any, Self
 
 import anyio
@@ -22,8 +23,8 @@ from offloop.lane import Run
 from offloop.ledger import Report, Stats
 from offloop.pacer import Pacer
 from offloop.policies import at_least
-from offloop.shutdown import Shutdown
-from offloop.sink import Sink
+from offloop.shutdown import BEYOND, Shutdown
+from offloop.sink import FAILURES, Sink
 from offloop.sinks import Destination, as_sink
 from offloop.spooled_lane import lane_for
 from offloop.worker import Worker
@@ -35,7 +36,7 @@ import_module("anyio._backends._asyncio")
 
 _HAND = 256  # records taken from the queue at a time
 _LOOK = 16  # records routed between two looks at the clock
-_LEAVE = 0.01  # seconds in which a lane that has had its time leaves
+_TURNS = 10  # of the loop, that tasks get to end in when their time is over
 _ROUNDS = 5  # how often a stop goes back for what was logged meanwhile
 
 Accept = Callable[[Record], Record | None]
@@ -73,6 +74,10 @@ class QueueListener:
             msg = f"QueueListener: queue must be an asyncio.Queue, got {queue!r}"
             raise ConfigError(msg)
         at_least("QueueListener: ", "shutdown_timeout", shutdown_timeout, 0, "seconds")
+        for sink in sinks:
+            if getattr(sink, "queue", None) is queue:
+                msg = f"QueueListener: {sink!r} puts records on the queue that this listener takes them from"
+                raise ConfigError(msg)
         self.queue = queue
         self.sinks: tuple[Sink, ...] = tuple(map(as_sink, sinks))
         self.respect_handler_level = respect_handler_level
@@ -84,7 +89,7 @@ class QueueListener:
         self._renderer = Worker("offloop-tracebacks")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._run: Run | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: dict[str, asyncio.Task[None]] = {}
         self._complete = True
         self._watchers: set[asyncio.Future[None]] = set()
 
@@ -93,9 +98,12 @@ class QueueListener:
     @property
     def running(self) -> bool:
         """Whether it was started and has not ended, in a loop that is still open."""
-        return (
-            self._task is not None and not self._task.done() and self._loop is not None and not self._loop.is_closed()
-        )
+        return self._run is not None and self._loop is not None and not self._loop.is_closed()
+
+    @property
+    def _idle(self) -> bool:
+        """Whether nothing is held."""
+        return not self._intake.pending and not any(lane.counts().pending for lane in self._lanes)
 
     @property
     def runs_here(self) -> bool:
@@ -121,9 +129,11 @@ class QueueListener:
         self._run = run = Run(Pacer(), Shutdown(self.shutdown_timeout), self._renderer, self._progressed)
         self._intake.attach(self._floor)
         run.shutdown.tell(self._intake.wake)
-        tasks = [lane.start(run) for lane in self._lanes]
-        tasks.append(loop.create_task(self._route_on(run), name="offloop:route", context=marked_context()))
-        self._task = loop.create_task(self._main(run, tasks), name="offloop", context=marked_context())
+        self._tasks = {}
+        for lane in self._lanes:
+            self._keep(f"offloop:{lane.name}", run, lane.main)
+        self._keep("offloop:route", run, self._route_on)
+        self._keep("offloop", run, self._main)
 
     async def stop(self, timeout: float | None = None) -> Report:
         """Route what is queued, deliver what the lanes hold, close the sinks, all within one deadline.
@@ -138,18 +148,18 @@ class QueueListener:
             The counts at the end. Stopping what does not run returns at once.
         """
         started = time.monotonic()
-        task, run = self._task, self._run
-        if task is None or run is None or not self.running:
-            return self._report(started, complete=True)
+        run = self._run
+        if run is None or not self.running:
+            return self._report(started, complete=self._idle)
         self._check_loop("stop")
         run.shutdown.begin(self.shutdown_timeout if timeout is None else timeout)
         current = asyncio.current_task()
         cancellations = current.cancelling() if current is not None else 0
         cancelled: asyncio.CancelledError | None = None
         with anyio.CancelScope(shield=True):
-            while not task.done():
+            while self._run is run and self.running:
                 try:
-                    await asyncio.wait((task,))
+                    await asyncio.wait((self._tasks["offloop"],))
                 except asyncio.CancelledError as error:
                     cancelled = error
                     cancellations += 1
@@ -172,7 +182,7 @@ class QueueListener:
         """
         started = time.monotonic()
         if not self.running:
-            return self._report(started, complete=not self._intake.pending)
+            return self._report(started, complete=self._idle)
         self._check_loop("flush")
         until = started + (self.shutdown_timeout if timeout is None else timeout)
         complete = await self._settled(_plain_wait, lambda: until - time.monotonic())
@@ -197,7 +207,24 @@ class QueueListener:
 
     # -- the task ----------------------------------------------------------------------------------------------------
 
-    async def _main(self, run: Run, tasks: Sequence[asyncio.Task[None]]) -> None:
+    def _keep(self, name: str, run: Run, main: Callable[[Run], Coroutine[Any, Any, None]]) -> None:
+        """Run it as a task, and again should it end before its time.
+
+        That is a cancellation before its first step, or what no task survives: Ctrl-C within a filter or a formatter.
+        """
+        task = asyncio.get_running_loop().create_task(main(run), name=name, context=marked_context())
+        self._tasks[name] = task
+
+        def ended(task: asyncio.Task[None]) -> None:
+            if task.cancelled() or not isinstance(task.exception(), (Exception, NoneType)):
+                diagnostics.report(f"task:{name}", f"the task {name} was ended from outside, and is started again")
+                if task.cancelled():
+                    run.shutdown.interrupt()
+                self._keep(name, run, main)
+
+        task.add_done_callback(ended)
+
+    async def _main(self, run: Run) -> None:
         """Wait for the shutdown, see that everything is settled, and let the tasks end."""
         hold = run.shutdown.hold
         await hold(run.shutdown.started)
@@ -209,11 +236,19 @@ class QueueListener:
         self._intake.wake()
         for lane in self._lanes:
             lane.wake()
-        beyond = max([lane.beyond for lane in self._lanes], default=0.0) + _LEAVE
-        for task in tasks:
-            await hold(task, None, beyond)
+        for name in self._tasks.keys() - {"offloop"}:
+            # Anew, since a task that was ended is replaced.
+            while not (task := self._tasks[name]).done() and await hold(task, beyond=BEYOND + 0.02):
+                pass
+        for _ in range(_TURNS):
+            # The process may have been suspended over the deadline: what is over its time ends in its next turn.
+            if all(task.done() for name, task in self._tasks.items() if name != "offloop"):
+                break
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
         self._intake.detach()
         self._renderer.close()
+        self._run = None
         self._progressed()
 
     async def _route_on(self, run: Run) -> None:
@@ -335,7 +370,7 @@ def _acceptance(sink: Sink, *, alone: bool) -> Accept:
         candidate = record if alone else record.twin()
         try:
             passed: object = sink.filter(candidate)
-        except Exception as error:  # noqa: BLE001 - reported; a record is rather delivered once too often
+        except FAILURES as error:  # reported; a record is rather delivered once too often
             diagnostics.report(
                 f"filter:{id(sink)}", f"a filter of {sink!r} failed: {type(error).__name__}: {text_of(error)}"
             )

@@ -96,7 +96,13 @@ class Pipeline:
             self._attach()
 
     async def stop(self, timeout: float | None = None) -> Report:
-        """Deliver what was logged, close the sinks, detach the handler. See `QueueListener.stop`."""
+        """Deliver what was logged, close the sinks, detach the handler. See `QueueListener.stop`.
+
+        Raises:
+            PipelineInUse: It is running in another event loop.
+        """
+        if self.listener.running and not self.listener.runs_here:
+            return await self.listener.stop(timeout)  # raises; the other loop's pipeline is left as it is
         self._entered -= 1
         if self._entered > 0:
             return await self.flush(timeout)
@@ -104,7 +110,10 @@ class Pipeline:
         try:
             return await self.listener.stop(timeout)
         finally:
-            self._detach()
+            if not self._entered:
+                self._detach()
+            elif not self.listener.running:
+                self.listener.start()  # it was entered again while it was being left
 
     async def flush(self, timeout: float | None = None) -> Report:
         """Wait until every record offered before the call is settled, or the deadline has passed.
@@ -141,7 +150,7 @@ class Pipeline:
         if self.handler not in logger.handlers:
             # A new list: one that is changed in place makes a thread that walks it miss a handler.
             logger.handlers = [*logger.handlers, self.handler]
-        if self._level is not None:
+        if self._level is not None and self._level_before is None:
             self._level_before = logger.level
             logger.setLevel(self._level)
 

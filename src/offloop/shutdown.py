@@ -9,7 +9,10 @@ from typing import Any
 __all__ = ["Shutdown"]
 
 _FOREVER = float("inf")
-_BEYOND = 0.02  # seconds past the deadline that a wait may last, so that what was cancelled can let go
+BEYOND = 0.06
+"""Seconds past the deadline until which waits may last in all, so that what was cancelled can let go."""
+
+_GRACE = 0.02  # seconds that a wait which begins late may last
 
 
 class Shutdown:
@@ -32,7 +35,6 @@ class Shutdown:
         self.started: asyncio.Future[None] = self._loop.create_future()
         """Resolved when the shutdown begins."""
         self.deadline: float | None = None
-        self.interrupted = False
 
     def tell(self, callback: Callable[[], None]) -> None:
         """Have the callback called when the shutdown begins or its deadline changes."""
@@ -66,25 +68,29 @@ class Shutdown:
                 callback()
 
     def interrupt(self) -> None:
-        """A task of ours was cancelled from outside: begin, and let the task end as cancelled."""
-        self.interrupted = True
+        """A task of ours was cancelled from outside: begin, unless that was done."""
         if self.deadline is None:
             self.begin(self._timeout)
 
     async def hold(
-        self, future: asyncio.Future[Any], timeout: float | None = None, beyond: float | None = None
+        self, future: asyncio.Future[Any], timeout: float | None = None, *, beyond: float | None = None
     ) -> bool:
         """Wait for the future, for at most so many seconds and not past the deadline; tells whether it is done.
 
-        The future is not cancelled. A deadline that is set while we wait counts; with `beyond`, so many seconds more.
+        The future is not cancelled. A deadline that is set while we wait counts.
+
+        Args:
+            future: What to wait for.
+            timeout: Seconds; None: until the deadline.
+            beyond: Wait so many seconds past the deadline. None: a moment, until `BEYOND` at the latest.
         """
         started = self._loop.time()
         end = _FOREVER if timeout is None else started + timeout
         while not future.done():
             limit = end
             if self.deadline is not None:
-                last = max(self.deadline, started + _BEYOND) if beyond is None else self.deadline + beyond
-                limit = min(end, last)
+                moment = max(self.deadline, min(started + _GRACE, self.deadline + BEYOND))
+                limit = min(end, moment if beyond is None else self.deadline + beyond)
             left = limit - self._loop.time()
             if left <= 0:
                 return False

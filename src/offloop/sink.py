@@ -6,6 +6,7 @@ that calls it, from its own task, and never a logger.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 import uuid
@@ -19,7 +20,10 @@ from offloop.formatters.json import JSONFormatter
 from offloop.policies import Batching, Buffer, Retry, at_least
 from offloop.spool import Spool
 
-__all__ = ["Batch", "Sink", "SinkOptions"]
+__all__ = ["FAILURES", "Batch", "Sink", "SinkOptions"]
+
+FAILURES = (Exception, asyncio.CancelledError, SystemExit)
+"""What a filter or a formatter may raise, and neither our tasks nor the application's loop may end for."""
 
 
 class Batch:
@@ -36,11 +40,12 @@ class Batch:
 
     def __init__(self, records: Sequence[Record], sink: Sink, encoded: Sequence[bytes] | None = None) -> None:
         """Hold the records; what was not encoded yet is encoded when it is asked for."""
-        self.records = records
+        # Tuples: what a sink takes out of a list would be sent again, or never be settled.
+        self.records = tuple(records)
         self.filtered: list[Record] = []
         self.created = time.time()
         self._sink = sink
-        self._encoded = encoded
+        self._encoded = None if encoded is None else tuple(encoded)
         self._key: str | None = None
 
     def __len__(self) -> int:
@@ -56,7 +61,7 @@ class Batch:
     def encoded(self) -> Sequence[bytes]:
         """Each record as bytes, as the sink's `encode` gave them; as long as `records`."""
         if self._encoded is None:
-            self._encoded = [self._sink.encode(record) for record in self.records]
+            self._encoded = tuple(self._sink.encode(record) for record in self.records)
         return self._encoded
 
     @property
@@ -130,9 +135,15 @@ class Sink(logging.Handler):
             spool: Where records are kept on disk while it is. None: in memory alone.
 
         Raises:
-            ConfigError: A value is out of its limits.
+            ConfigError: A value is out of its limits, or of another kind.
         """
         super().__init__(level)
+        for option, value, kind in (
+            ("batching", batching, Batching),
+            ("retry", retry, Retry),
+            ("buffer", buffer, Buffer),
+        ):
+            _check_kind(type(self).__name__, option, value, kind)
         at_least(f"{type(self).__name__}: ", "send_timeout", send_timeout, 0.001, "seconds")
         if formatter is not None and not isinstance(formatter, logging.Formatter):
             msg = f"{type(self).__name__}: formatter must be a logging.Formatter, got {formatter!r}"
@@ -144,9 +155,9 @@ class Sink(logging.Handler):
         self.retry = retry
         self.send_timeout = send_timeout
         self.buffer = buffer
-        if spool is not None and not isinstance(spool, Spool):
-            msg = f"{type(self).__name__}: spool must be a Spool, got {spool!r}"
-            raise ConfigError(msg)
+        self._said_attached = False
+        if spool is not None:
+            _check_kind(type(self).__name__, "spool", spool, Spool)
         self.spool = spool
 
     def default_formatter(self) -> logging.Formatter:
@@ -177,6 +188,13 @@ class Sink(logging.Handler):
         """
         return self.formatter if type(self).encode is Sink.encode and isinstance(self.formatter, Hashable) else None
 
+    def encodes_purely(self) -> bool:
+        """Whether `encode` leaves the record as it is; where it may not, and other sinks share it, it is given a copy.
+
+        A formatter says so by an attribute `pure` of its own class, as offloop's do; a subclass says it anew.
+        """
+        return type(self).encode is Sink.encode and vars(type(self.formatter)).get("pure", False) is True
+
     async def open(self) -> None:
         """Connect. Called before the first send, after a failure, and in a new event loop without `aclose` before it.
 
@@ -206,12 +224,15 @@ class Sink(logging.Handler):
         """Let go of the connection. Idempotent; `open` may follow."""
 
     def handle(self, record: logging.LogRecord) -> bool:
-        """Say that a sink can't be a logger's handler: it would have nobody to await it. Blocks nobody."""
-        diagnostics.report(
-            f"attached:{id(self)}",
-            f"{self!r} is attached to a logger directly, and its records go nowhere: it needs a QueueHandler in front "
-            f"(logger {record.name!r}; use Pipeline(sink), or QueueHandler and QueueListener)",
-        )
+        """Say once that a sink can't be a logger's handler: it would have nobody to await it. Blocks nobody."""
+        if not self._said_attached:
+            self._said_attached = True
+            diagnostics.report(
+                # A kind of its own: an `id` may be that of a sink which is gone, and then nothing would be said.
+                f"attached:{uuid.uuid4().hex}",
+                f"{self!r} is attached to a logger directly, and its records go nowhere: it needs a QueueHandler in "
+                f"front (logger {record.name!r}; use Pipeline(sink), or QueueHandler and QueueListener)",
+            )
         return False
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -226,3 +247,10 @@ class Sink(logging.Handler):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name or 'unnamed'} ({logging.getLevelName(self.level)})>"
+
+
+def _check_kind(owner: str, option: str, value: object, kind: type[Batching | Retry | Buffer]) -> None:
+    if not isinstance(value, kind):
+        name = kind.__name__
+        msg = f"{owner}: {option} must be of class {name}, as in {option}={name}(...), or left out; got {value!r}"
+        raise ConfigError(msg)

@@ -51,7 +51,8 @@ class Access:
         local_hostname: What we call ourselves; None: the address the connection comes from (RFC 5321, section 4.1.3).
         username: For AUTH, None for none.
         password: For AUTH.
-        timeout: Seconds for each reply.
+        timeout: Seconds for each reply, and for the server to read on while a mail is written.
+        data_timeout: Seconds for the reply to a whole mail.
     """
 
     host: str
@@ -62,6 +63,7 @@ class Access:
     username: str | None = field(repr=False)
     password: str | None = field(repr=False)
     timeout: float
+    data_timeout: float
 
     def clean(self, text: object) -> str:
         """Make one short printable line of what a server said; some repeat the command, and so the password."""
@@ -265,8 +267,8 @@ class Session:
         if protocol is None:
             msg = "Connection lost"
             raise aiosmtplib.SMTPServerDisconnected(msg)
-        # Read from now on: a server may refuse while we still write.
-        answer = asyncio.ensure_future(protocol.read_response(timeout=self._access.timeout))
+        # Read from now on: a server may refuse while we still write. How long to wait for it depends on how far we are.
+        answer = asyncio.ensure_future(protocol.read_response())
         # Nobody asks for it where writing failed first.
         answer.add_done_callback(lambda task: task.cancelled() or task.exception())
         try:
@@ -275,17 +277,35 @@ class Session:
                 if answer.done():
                     return await answer
                 protocol.write(piece)
-            self.data_sent = True
-            protocol.write(b".\r\n")
+            await self._drained(answer)
+            if not answer.done():
+                self.data_sent = True
+                protocol.write(b".\r\n")
+                await self._answered(answer)
             return await answer
         finally:
             answer.cancel()
 
     async def _drained(self, answer: asyncio.Future[aiosmtplib.SMTPResponse]) -> None:
+        """Wait until what was written is on its way, as long as the server goes on reading."""
         await asyncio.sleep(0)
+        before, limit = 0, 0.0
         # Asked again and again: aiosmtplib's protocol tells nobody when it may write on.
-        while self._transport.get_write_buffer_size() and not answer.done():  # noqa: ASYNC110
+        while (left := self._transport.get_write_buffer_size()) and not answer.done():
+            now = self._loop.time()
+            if left != before:
+                before, limit = left, now + self._access.timeout
+            elif now >= limit:
+                msg = f"Timed out: the server read nothing for {self._access.timeout:g} s"
+                raise aiosmtplib.SMTPTimeoutError(msg)
             await asyncio.sleep(_REST)
+
+    async def _answered(self, answer: asyncio.Future[aiosmtplib.SMTPResponse]) -> None:
+        """Wait for the answer to a whole mail: a server may deliver it first (RFC 5321, section 4.5.3.2.6)."""
+        await asyncio.wait([answer], timeout=self._access.data_timeout)
+        if not answer.done():
+            msg = f"Timed out: no answer to the mail for {self._access.data_timeout:g} s"
+            raise aiosmtplib.SMTPReadTimeoutError(msg)
 
 
 @contextmanager

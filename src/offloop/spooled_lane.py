@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from threading import Lock, current_thread
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 from offloop import diagnostics
 from offloop.backlog import Barrier
@@ -40,14 +40,13 @@ _ON_THE_WAY_BYTES = 16 * 1024 * 1024  # in the tail, beyond what the buffer may 
 _SLOW = 5.0  # seconds after which a disk counts as stuck
 _AGAIN = 1.0  # seconds before a disk that failed is tried again
 _SOON = 0.25  # seconds in which a sink that works should have taken what a shutdown finds
+_BEYOND = 0.07  # seconds past a deadline that the disk gets; the listener waits a little longer
 _RESERVE = 0.1  # seconds before a deadline at which what is left is stored
 _AWAY = frozenset({"retrying", "failing"})
 
 
 class SpooledLane(Lane):
     """A sink's side of a listener, with a disk behind it."""
-
-    beyond: ClassVar[float] = 0.08
 
     def __init__(self, sink: Sink, name: str, spool: Spool) -> None:
         """Hold nothing and touch no disk yet.
@@ -58,7 +57,6 @@ class SpooledLane(Lane):
             spool: Where they are kept.
         """
         super().__init__(sink, name)
-        self.ledger = Ledger(lambda: len(self._loose))
         self._always = spool.when == "always"
         self._max_kept_bytes = spool.max_bytes // 2
         self._store = SpoolStore(spool, name)
@@ -71,6 +69,7 @@ class SpooledLane(Lane):
         """All that the disk is storing now, those of the backlog too."""
         self._loose: dict[int, int] = {}
         """Numbers of the records in memory alone, by identity, oldest first."""
+        self.ledger = Ledger(lambda: len(self._loose))
         self._safe: dict[int, int] = {}
         """Numbers of the records in the backlog that are on disk too, by identity."""
         self._settled: list[int] = []
@@ -94,17 +93,17 @@ class SpooledLane(Lane):
 
     # -- for the listener --------------------------------------------------------------------------------------------
 
-    def start(self, run: Run) -> asyncio.Task[None]:
-        """Begin to deliver in the running loop, what lies on disk first."""
-        self._recover_memory()
-        self._open = self._ending = self._gone = self._pressed = self._stuck = self._removing = False
-        self._bell = None
-        task = super().start(run)
-        run.shutdown.tell(self._prepare)
-        self._tender = asyncio.get_running_loop().create_task(
-            self._tend(run), name=f"offloop:{self.name}:spool", context=marked_context()
-        )
-        return task
+    async def main(self, run: Run) -> None:
+        """Deliver in the running loop, what lies on disk first."""
+        if self._run is not run:
+            self._recover_memory()
+            self._open = self._ending = self._gone = self._pressed = self._stuck = self._removing = False
+            self._bell = None
+            self._run = run
+            run.shutdown.tell(self.wake)
+            run.shutdown.tell(self._prepare)
+            self._begin_to_tend(run)
+        await super().main(run)
 
     def commit(self, offered: int) -> None:
         """Take the chunk, and see whether there is something for the disk."""
@@ -247,7 +246,7 @@ class SpooledLane(Lane):
         self._ring()
         tender = self._tender
         if tender is not None:
-            await run.shutdown.hold(tender, None, self.beyond)
+            await run.shutdown.hold(tender, beyond=_BEYOND)
             tender.cancel()
         for timer in self._timers:
             timer.cancel()
@@ -313,10 +312,25 @@ class SpooledLane(Lane):
         if self._bell is not None and not self._bell.done():
             self._bell.set_result(None)
 
+    def _begin_to_tend(self, run: Run) -> None:
+        """Run the task that talks to the disk, and again should it be cancelled before its first step."""
+        task = asyncio.get_running_loop().create_task(
+            self._tend(run), name=f"offloop:{self.name}:spool", context=marked_context()
+        )
+        self._tender = task
+
+        def ended(task: asyncio.Task[None]) -> None:
+            if task.cancelled() and not self._gone:
+                run.shutdown.interrupt()
+                self._begin_to_tend(run)
+
+        task.add_done_callback(ended)
+
     async def _tend(self, run: Run) -> None:
         """Exchange with the disk, as long as the lane runs; never fails."""
-        await self._exchange(run, Turn(), self._store.open, self._floor)
-        self._open = True
+        if not self._open:
+            await self._exchange(run, Turn(), self._store.open, self._floor)
+            self._open = True
         self._move_up()
         self._changed(run)
         while not self._ending:
@@ -436,7 +450,7 @@ class SpooledLane(Lane):
         except RuntimeError:  # the interpreter is ending and starts no threads: nobody else is held up any more
             return function(*arguments)
         shutdown = run.shutdown
-        while not await shutdown.hold(future, _SLOW, self.beyond):
+        while not await shutdown.hold(future, _SLOW, beyond=_BEYOND):
             if shutdown.over:
                 return None
             self._stuck = True

@@ -20,6 +20,9 @@ __all__ = ["Frame", "FrozenException", "freeze"]
 # A recursion of a million frames, or a chain as long, costs memory and time in the caller: both are cut.
 _MAX_FRAMES = 1_000
 _MAX_EXCEPTIONS = 100
+_MAX_TEXT = 64 * 1024  # characters of a message, or of a note
+_MAX_NOTES = 100
+_FRAME_BYTES = 350  # about what a frame takes, with the lines it is rendered as
 
 SyntaxDetails = tuple[str | None, int | None, int | None, str | None, int | None, int | None]
 """File, line, offset, text, end line and end offset, as `SyntaxError` takes them."""
@@ -68,8 +71,8 @@ class FrozenException:
     Attributes:
         module: Of its class.
         qualname: Of its class.
-        message: Its `str`, or a note that `str` failed.
-        notes: What `add_note` had added by then.
+        message: Its `str`, or a note that `str` failed; at most 64 Ki characters.
+        notes: What `add_note` had added by then; at most 100, each as long as a message may be.
         frames: Oldest call first.
         omitted: Frames left out of the middle of a very deep traceback.
         cause: From `raise ... from`.
@@ -97,6 +100,20 @@ class FrozenException:
     def type_name(self) -> str:
         """The class as a traceback names it: without a module for builtins and `__main__`."""
         return self.qualname if self.module in {"builtins", "__main__"} else f"{self.module}.{self.qualname}"
+
+    @property
+    def size_bytes(self) -> int:
+        """About what it takes in memory, chain, members and rendered text included."""
+        size = 0
+        waiting: list[FrozenException] = [self]
+        while waiting:
+            node = waiting.pop()
+            texts = len(node.message) + sum(map(len, node.notes))
+            size += 500 + 2 * texts + _FRAME_BYTES * len(node.frames)
+            waiting.extend(
+                linked for linked in (node.cause, node.context, *(node.exceptions or ())) if linked is not None
+            )
+        return size
 
     def render(self) -> str:
         """The text the standard formatter would have given, made once; reads source files.
@@ -187,7 +204,7 @@ def _frames(trace: TracebackType | None) -> tuple[tuple[Frame, ...], int]:
 
 def _text_of(error: BaseException) -> str:
     try:
-        return str.__str__(str(error.msg if isinstance(error, SyntaxError) else error))
+        return _cut(str.__str__(str(error.msg if isinstance(error, SyntaxError) else error)))
     except Exception as failure:  # noqa: BLE001 - the text says so; a log call raises nothing
         return f"<str() of this exception failed: {type(failure).__name__}>"
 
@@ -199,11 +216,16 @@ def _notes_of(error: BaseException) -> Iterator[str]:
         yield f"<the notes of this exception can't be read: {type(failure).__name__}>"
         return
     if isinstance(notes, Sequence) and not isinstance(notes, str):
-        for note in tuple(cast("Sequence[object]", notes)):
+        for note in tuple(cast("Sequence[object]", notes))[:_MAX_NOTES]:
             try:
-                yield str(note)
+                yield _cut(str(note))
             except Exception as failure:  # noqa: BLE001 - as above
                 yield f"<str() of this note failed: {type(failure).__name__}>"
+
+
+def _cut(text: str) -> str:
+    left = len(text) - _MAX_TEXT
+    return text if left <= 0 else f"{text[:_MAX_TEXT]} <{left} characters left out>"
 
 
 class _Text:

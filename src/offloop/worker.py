@@ -17,7 +17,7 @@ from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import Any, ParamSpec, TypeVar
 
-from offloop import diagnostics, marks
+from offloop import marks
 
 __all__ = ["Breather", "Worker"]
 
@@ -70,14 +70,6 @@ class Worker:
         future: asyncio.Future[_T] = loop.create_future()
         self._put(partial(_answer, loop, future, partial(function, *args, **kwargs)))
         return future
-
-    def submit_nowait(self, function: Callable[_P, object], *args: _P.args, **kwargs: _P.kwargs) -> None:
-        """Call the function in the thread, soon; what it raises goes to diagnostics. From any thread.
-
-        Raises:
-            RuntimeError: The interpreter is ending and starts no threads.
-        """
-        self._put(partial(_report, self._name, partial(function, *args, **kwargs)))
 
     def close(self) -> None:
         """Let the thread end after the jobs it has; waits for none of them. Idempotent; the next job starts another."""
@@ -175,10 +167,3 @@ def _set_exception(future: asyncio.Future[Any], error: BaseException) -> None:
         passed.__cause__ = error
         error = passed
     future.set_exception(error)
-
-
-def _report(name: str, function: Callable[[], object]) -> None:
-    try:
-        function()
-    except BaseException as error:  # noqa: BLE001 - the thread must live on
-        diagnostics.report(f"worker:{name}", f"{name}: a job failed: {type(error).__name__}: {error}")

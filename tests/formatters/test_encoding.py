@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import decimal
 import enum
+import json
 import math
 import subprocess
 import sys
@@ -59,6 +60,24 @@ def test_both_encoders_agree(value) -> None:
 def test_both_encoders_agree_on_less_usual_values(value) -> None:
     """So it is for dates, numbers, sets and text."""
     assert to_json(value) == standard_json(value)
+
+
+_CONTROLS = [chr(code) for code in (*range(32), *range(0x7F, 0xA0), 0x2028, 0x2029, 0x200E, 0x202E, 0x2066, 0x061C)]
+
+
+@given(st.text(st.sampled_from(_CONTROLS) | st.characters(exclude_categories=["Cs"])))
+def test_control_characters_are_escaped_and_come_back(text) -> None:
+    """No control character, line separator or mark of direction is in the bytes; a reader has the text as it was."""
+    data = to_json({text: text})
+    assert not set(data.decode()) & set(_CONTROLS)
+    assert json.loads(data) == {text: text}
+    assert data == standard_json({text: text})
+
+
+def test_other_text_stays_as_it_is() -> None:
+    """Nothing else is escaped, least of all a neighbour in UTF-8."""
+    text = "\u00a0\u00e4\u0430\u061b\u061d\u200d\u2027\u202f\u2065\u206a\uff08\U0001f600"
+    assert to_json(text) == f'"{text}"'.encode()
 
 
 def test_value_whose_methods_raise() -> None:

@@ -7,13 +7,14 @@ import pickle
 import threading
 from collections.abc import AsyncIterator, Iterator
 from email import message_from_bytes, policy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from helpers import collecting, split_length_prefixed, split_newline, split_nul, split_octet_count, until
-from mailservers import aiosmtpd, certificates
+from mailservers import Certificates, aiosmtpd, certificates
 from offloop.capture import Record
 from offloop.errors import TemporaryFailure
 from offloop.framing import Framing
@@ -24,6 +25,11 @@ from offloop.sinks.tcp import TCPSink
 from offloop.testing import HANG, FaultProxy, FaultySink, MemorySink, SinkContract
 
 LOCAL = "127.0.0.1"
+
+
+@cache
+def certified() -> Certificates:
+    return certificates(LOCAL)
 
 
 class TestMemorySink(SinkContract):
@@ -127,7 +133,9 @@ class TestHandlerSinkWithFile(SinkContract):
 
     @pytest.fixture(autouse=True)
     def file(self, tmp_path: Path) -> Iterator[None]:
-        self.path = tmp_path / "log"
+        self.folder = tmp_path / "logs"
+        self.folder.mkdir()
+        self.path = self.folder / "log"
         self.handlers: list[logging.FileHandler] = []
         yield
         for handler in self.handlers:
@@ -142,6 +150,15 @@ class TestHandlerSinkWithFile(SinkContract):
     def received(self) -> list[str]:
         return self.path.read_bytes().decode().split("\0end\n")
 
+    def break_down(self) -> None:
+        """The folder is not there (a share that is not mounted), and the file must be opened anew."""
+        handler = self.handlers[-1]
+        handler.close()
+        self.folder.rename(self.folder.with_name("away"))
+
+    def heal(self) -> None:
+        self.folder.with_name("away").rename(self.folder)
+
 
 class TCPContract(SinkContract):
     framing: Framing = "newline"
@@ -150,10 +167,10 @@ class TCPContract(SinkContract):
 
     @pytest.fixture(autouse=True)
     async def collector(self) -> AsyncIterator[None]:
-        certified = certificates(LOCAL) if self.tls else None
-        self.context = certified and certified.client
+        pair = certified() if self.tls else None
+        self.context = pair and pair.client
         async with (
-            collecting(tls=certified and certified.server) as self.peer,
+            collecting(tls=pair and pair.server) as self.peer,
             FaultProxy(LOCAL, self.peer.port) as self.proxy,
         ):
             yield
@@ -206,6 +223,34 @@ class TestTCPSinkPickle(TCPContract):
 
 class TestTCPSinkTLS(TCPContract):
     tls = True
+    hang_timeout = 0.5
+
+
+class TestTCPSinkWithTwoEndpoints(TCPContract):
+    @pytest.fixture(autouse=True)
+    async def second(self, collector: None) -> AsyncIterator[None]:
+        async with FaultProxy(LOCAL, self.peer.port) as self.other:
+            yield
+
+    def make_sink(self, **options: Any) -> Sink:
+        return TCPSink(LOCAL, self.proxy.port, endpoints=[(LOCAL, self.other.port)], **options)
+
+    async def disconnect(self) -> None:
+        """The one that was in use is gone for good, the other one is there."""
+        await super().disconnect()
+        self.proxy.refuse()
+
+    async def break_down(self) -> None:
+        await super().break_down()
+        self.other.refuse()
+
+    def hang(self) -> None:
+        self.proxy.black_hole()
+        self.other.black_hole()
+
+    def heal(self) -> None:
+        self.proxy.forward()
+        self.other.forward()
 
 
 class TestSMTPSink(SinkContract):
@@ -214,9 +259,7 @@ class TestSMTPSink(SinkContract):
 
     @pytest.fixture(autouse=True)
     async def server(self) -> AsyncIterator[None]:
-        certified = certificates(LOCAL)
-        self.context = certified.client
-        with aiosmtpd(tls_context=certified.server, login=("app-user", "s3cret-pass")) as self.desk:
+        with aiosmtpd(tls_context=certified().server, login=("app-user", "s3cret-pass")) as self.desk:
             async with FaultProxy(LOCAL, self.desk.port) as self.proxy:
                 yield
 
@@ -229,9 +272,10 @@ class TestSMTPSink(SinkContract):
             username="app-user",
             password="s3cret-pass",
             tls="starttls",
-            tls_context=self.context,
+            tls_context=certified().client,
             html=False,
             max_bytes=20_000_000,
+            data_timeout=options.get("send_timeout", 10.0),
             **options,
         )
 
@@ -239,7 +283,7 @@ class TestSMTPSink(SinkContract):
         """The lines at the margin of each mail: further lines of a record are indented."""
         mails = [message_from_bytes(mail, policy=policy.SMTP) for mail in self.desk.mails]
         lines = [line for mail in mails for line in mail.get_content().split("\n")]
-        return [line.rstrip("\r") for line in lines if not line.startswith("    ")]
+        return [line.rstrip("\r") for line in lines if not line.startswith((" ", "\t"))]
 
     disconnect = TCPContract.disconnect
     break_down = TCPContract.break_down

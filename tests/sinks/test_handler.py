@@ -7,6 +7,7 @@ import io
 import logging
 import logging.handlers
 import threading
+import time
 from pathlib import Path
 
 from offloop import Pipeline, Retry
@@ -196,3 +197,69 @@ async def test_name_is_the_handlers(log: logging.Logger) -> None:
     pipeline = Pipeline(handler, logger=log)
     assert list(pipeline.stats().sinks) == ["kept"]
     assert logging._handlers["kept"] is handler  # type: ignore[attr-defined]
+
+
+async def test_failure_after_it_was_stuck_is_counted(log: logging.Logger) -> None:
+    """What a stuck handler fails in, once it comes back, is rejected, and not taken for emitted."""
+    release = threading.Event()
+
+    class Stuck(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            release.wait(10)
+            raise ValueError(record.msg)
+
+    pipeline = Pipeline(HandlerSink(Stuck(), retry=SOON, send_timeout=0.02), logger=log)
+    async with pipeline:
+        log.info("late")
+        while "still stuck" not in (pipeline.stats().sinks["Stuck"].error or ""):
+            await asyncio.sleep(0)
+        release.set()
+    assert pipeline.stats().sinks["Stuck"].dropped == {"rejected": {"INFO": 1}}
+
+
+async def test_one_handler_behind_two_sinks_is_never_called_twice_at_once(log: logging.Logger) -> None:
+    """Each sink has its records emitted, and each failure is the record's that failed."""
+    alone = threading.Lock()
+
+    class Single(Keeps):
+        def emit(self, record: logging.LogRecord) -> None:
+            assert alone.acquire(blocking=False)
+            time.sleep(0.0001)
+            alone.release()
+            super().emit(record)
+
+    handler = Single()
+    pipeline = Pipeline(handler, handler, logger=log)
+    async with pipeline:
+        for n in range(2):
+            for _ in range(50):
+                log.info(str(n))
+            assert (await pipeline.flush()).complete
+    assert len(handler.seen) == 200
+    assert "handleError" not in vars(handler)
+
+
+async def test_handle_error_set_on_the_handler_itself_is_called_and_stays(log: logging.Logger) -> None:
+    """As tests and applications do, to learn of failures."""
+    handler, told = Keeps(ValueError()), list[str]()
+    own = handler.handleError = lambda record: told.append(record.msg)  # type: ignore[method-assign]
+    async with Pipeline(handler, logger=log):
+        log.info("x")
+    assert told == ["x"]
+    assert handler.handleError is own
+
+
+async def test_handler_that_hangs_in_flush_is_not_waited_for_at_exit(log: logging.Logger) -> None:
+    """Not by `stop`, and not by `logging.shutdown`, which would take its lock."""
+    release = threading.Event()
+
+    class Hangs(Keeps):
+        def flush(self) -> None:
+            with self.lock:  # type: ignore[union-attr]
+                release.wait(10)
+
+    handler = Hangs()
+    async with Pipeline(handler, logger=log, shutdown_timeout=0.1):
+        log.info("x")
+    assert not any(reference() is handler for reference in logging._handlerList)  # type: ignore[attr-defined]
+    release.set()

@@ -308,12 +308,72 @@ async def test_slow_server_is_left_at_the_deadline(desk: Desk, command: str) -> 
     assert desk.mails
 
 
-async def test_each_reply_has_the_sinks_timeout(desk: Desk) -> None:
-    """A server that does not answer within `send_timeout` fails the attempt by itself."""
-    desk.answer("DATA", HOLD)
-    async with sink_to(desk.port, send_timeout=0.1) as sink:
-        with pytest.raises(TemporaryFailure, match="DATA: Timed out"):
+@pytest.mark.parametrize(
+    ("step", "script"),
+    [
+        ("greeting", {}),
+        ("EHLO", {"EHLO": HOLD}),
+        ("STARTTLS", {"EHLO": "250-fake\r\n250 STARTTLS", "STARTTLS": HOLD}),
+        ("STARTTLS", {"EHLO": "250-fake\r\n250 STARTTLS", "STARTTLS": "220 go", "*": HOLD}),  # and then no handshake
+        ("MAIL", {"MAIL": HOLD}),
+        ("RCPT", {"RCPT": HOLD}),
+        ("DATA", {"DATA": HOLD}),
+    ],
+)
+async def test_each_reply_has_the_sinks_timeout(step: str, script: dict[str, str | bytes]) -> None:
+    """A server that does not answer within `send_timeout` fails the attempt at that step."""
+    greeting = HOLD if step == "greeting" else "220 fake"
+    with pytest.raises(TemporaryFailure, match=f"{step}.*: .*([Tt]imed out|aborted while upgrading)"):
+        async with scripted(OPEN | script, greeting) as port, sink_to(port, send_timeout=0.2) as sink:
             await sink.send(batch_for(sink))
+
+
+async def test_server_that_stops_reading_is_left() -> None:
+    """A server that reads no more of a mail for `send_timeout` fails the attempt."""
+    async with (
+        scripted(OPEN | {".": HOLD}) as port,
+        sink_to(port, send_timeout=3.0, max_bytes=20_000_000, html=False) as sink,
+    ):
+        with pytest.raises(TemporaryFailure, match="DATA: Timed out: the server read nothing for 3 s"):
+            await sink.send(batch_for(sink, *("x" * 2_000_000 for _ in range(6))))
+
+
+async def test_answer_to_the_mail_has_a_timeout_of_its_own(desk: Desk) -> None:
+    """A server that does not answer to a whole mail within `data_timeout` fails the attempt."""
+    desk.answer("DATA", HOLD)
+    async with sink_to(desk.port, data_timeout=0.1) as sink:
+        with pytest.raises(TemporaryFailure, match=r"DATA: Timed out: no answer to the mail for 0\.1 s"):
+            await sink.send(batch_for(sink))
+
+
+async def test_late_answer_is_one_mail(desk: Desk) -> None:
+    """Behind a pipeline a server that takes longer than `send_timeout` over a whole mail gets it once."""
+    logger = logging.Logger("test.smtp.late")
+    desk.answer("DATA", HOLD)
+    settings: dict[str, Any] = {"sender": "a@b.example", "to": "c@d.example", "retry": Retry(0, 0), "name": "mail"}
+    sink = SMTPSink("127.0.0.1", desk.port, send_timeout=0.2, **settings)
+    async with Pipeline(sink, logger=logger) as pipeline:
+        logger.error("broken")
+        await until(lambda: "DATA" in desk.commands)
+        asyncio.get_running_loop().call_later(0.5, desk.release.set)
+        report = await pipeline.flush(timeout=10)
+    assert report.sinks["mail"].delivered == 1
+    assert desk.commands.count("DATA") == len(desk.mails) == 1
+
+
+async def test_formatter_that_hangs_is_left(desk: Desk) -> None:
+    """A mail that is not built within `send_timeout` fails the attempt."""
+    go = threading.Event()
+
+    class Hung(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            go.wait(10)
+            return super().format(record)
+
+    async with sink_to(desk.port, formatter=Hung(), send_timeout=0.2) as sink:
+        with pytest.raises(TemporaryFailure, match=r"the mail was not built in 0\.2 s"):
+            await sink.send(batch_for(sink))
+        go.set()
 
 
 async def test_open_that_is_cancelled_leaves_nothing() -> None:
@@ -541,6 +601,13 @@ async def test_nobody_listens() -> None:
         ({"port": 0}, "port must be between 1 and 65535, got 0"),
         ({"port": "25"}, "port must be between 1 and 65535, got '25'"),
         ({"sender": "app"}, "sender: expected an address"),
+        ({"sender": None}, "sender: expected an address like .*, got None"),
+        ({"to": None}, "to: expected an address like .*, or a list of them, got None"),
+        ({"to": b"ops@b.example"}, "to: expected an address like .*, got b'ops@b.example'"),
+        ({"to": [None]}, "to: expected an address like .*, got None"),
+        ({"username": 1, "password": "s3cret"}, "username must be text, got an object of class int"),
+        ({"username": "u", "password": b"s3cret"}, "password must be text, got an object of class bytes: decode it"),
+        ({"batching": None}, r"batching must be of class Batching, as in batching=Batching\(\.\.\.\), .* got None"),
         ({"to": []}, "to must have at least 1 address"),
         ({"to": ["a@b.example", "x\n@b.example"]}, "to: expected an address"),
         ({"subject": "{x}"}, "subject: expected text"),
@@ -551,6 +618,8 @@ async def test_nobody_listens() -> None:
         ({"tls_context": ssl.create_default_context(), "tls": "off"}, "tls_context: nothing is verified"),
         ({"local_hostname": "a b"}, "local_hostname: expected a host name"),
         ({"connect_timeout": 0}, "connect_timeout must be at least 0.001 seconds"),
+        ({"send_timeout": 0}, "send_timeout must be at least 0.001 seconds"),
+        ({"data_timeout": None}, "data_timeout must be at least 0.001 seconds, got None"),
         ({"idle_timeout": -1}, "idle_timeout must be at least 0 seconds"),
         ({"max_bytes": 10}, "max_bytes must be at least 16384 bytes"),
     ],
@@ -581,7 +650,6 @@ def test_repr_and_fields_keep_the_secret() -> None:
     sink = SMTPSink("mail.example", 465, local_hostname="app.example", **settings)
     assert repr(sink) == "<SMTPSink mail.example:465 not connected>"
     assert not any(secret in repr(vars(sink)) for secret in LOGIN)
-    assert sink.send_timeout == 60.0
 
 
 async def test_pipeline_mails_until_it_is_taken(desk: Desk) -> None:

@@ -3,13 +3,14 @@
 `to_json` never raises. What JSON has no form for is written as follows, with msgspec and without it: NaN and infinities
 as null, bytes as base64, dates as ISO 8601, sets as arrays, a lone surrogate as its escape in text, an integer too long
 to be written in decimal as hexadecimal text, a container within itself or far down as its shortened `repr`, anything
-else as its `str`.
+else as its `str`. Control characters, line separators and marks that turn the direction of text are escaped.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from base64 import b64encode
 from collections.abc import Callable, Iterable
 from datetime import date, time
@@ -22,6 +23,12 @@ __all__ = ["from_msgpack", "standard_json", "to_json", "to_msgpack"]
 
 _MAX_DEPTH = 12  # what capture lets through, and a record around it
 _MAX_BITS = 4096  # the interpreter refuses to write much longer integers in decimal
+
+# What JSON lets through as it is, and a terminal or a reader that splits lines takes for more than text (see
+# `TextFormatter`): DEL, C1 with U+0085, the line and paragraph separators, the marks of direction. In UTF-8 none of
+# these lead bytes is ever a part of another character.
+_DEL = 0x7F  # as a number: to look for a byte is ten times as quick as to look for bytes of length one
+_unsafe = re.compile(rb"\x7f|\xc2[\x80-\x9f]|\xd8\x9c|\xe2\x80[\x8e\x8f\xa8-\xae]|\xe2\x81[\xa6-\xa9]")
 
 
 def _unknown(value: object) -> object:
@@ -62,17 +69,30 @@ else:
 def to_json(value: object) -> bytes:
     """The value as UTF-8 JSON on one line."""
     try:
-        return _quickly(value)
+        data = _quickly(value)
     except Exception:  # noqa: BLE001 - whatever it is, the form below has nothing left to object to
-        return _by_standard(_tame(fixed(value, _MAX_DEPTH)))
+        data = _by_standard(_tame(fixed(value, _MAX_DEPTH)))
+    return data if data.isascii() and _DEL not in data else _shown(data)
 
 
 def standard_json(value: object) -> bytes:
     """As `to_json`, with the standard library's encoder alone."""
     try:
-        return _by_standard(value)
+        data = _by_standard(value)
     except Exception:  # noqa: BLE001 - as above
-        return _by_standard(_tame(fixed(value, _MAX_DEPTH)))
+        data = _by_standard(_tame(fixed(value, _MAX_DEPTH)))
+    return _shown(data)
+
+
+def _shown(data: bytes) -> bytes:
+    # A look for each lead byte costs next to nothing, and spares most records the expression.
+    if _DEL in data or 0xE2 in data or 0xC2 in data or 0xD8 in data:  # noqa: PLR2004 - they stand above
+        return _unsafe.sub(_escape, data)
+    return data
+
+
+def _escape(match: re.Match[bytes]) -> bytes:
+    return b"\\u%04x" % ord(match.group().decode())
 
 
 def _tame(value: object) -> object:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from offloop.capture import extras, fixed
 from offloop.errors import ConfigError
@@ -19,7 +19,7 @@ Timestamp = Literal["iso", "epoch"]
 
 
 class JSONFormatter(logging.Formatter):
-    """One JSON object a record: UTF-8, without a line break or a NUL, whatever the record holds. Never raises.
+    """One JSON object a record: UTF-8, without any line break or control character, whatever it holds. Never raises.
 
     A field of the record is never replaced: an `extra` called like one of them, or like a static field, is written as
     `extra.` and its name. A message that can't be rendered says so in its text. What JSON has no form for is written as
@@ -46,6 +46,9 @@ class JSONFormatter(logging.Formatter):
     Formatters with the same configuration are equal, and sinks that have equal ones share one encoding. A subclass is
     equal only to itself unless it says otherwise.
     """
+
+    pure: ClassVar[bool] = True
+    """It changes no record that it formats: sinks may share one."""
 
     def __init__(
         self, *, fields: Fields = "plain", static: Mapping[str, Any] | None = None, timestamp: Timestamp = "iso"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 from offloop.capture import extras, message_of, text_of
 from offloop.formatters.encoding import to_json
@@ -32,6 +32,9 @@ class TextFormatter(logging.Formatter):
 
     Formatters with the same configuration are equal; a subclass is equal only to itself unless it says otherwise.
     """
+
+    pure: ClassVar[bool] = True
+    """It changes no record that it formats: sinks may share one."""
 
     def __init__(self, *, multiline: bool = False) -> None:
         r"""Choose what becomes of a message with several lines.

@@ -22,7 +22,7 @@ def as_sink(destination: Destination) -> Sink:
     """The destination as a sink: itself, or what calls it.
 
     Raises:
-        ConfigError: It is none of the three, or a handler that would feed a queue again.
+        ConfigError: It is none of the three.
     """
     if isinstance(destination, Sink):
         return destination

@@ -8,7 +8,8 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from threading import Event
+from functools import partial
+from threading import Event, Lock
 from typing import Any, cast
 
 from offloop.capture import Record
@@ -19,6 +20,7 @@ from offloop.worker import Breather, Worker
 
 __all__ = ["HandlerSink"]
 
+_ALONE = "_offloop_alone"  # the attribute of a handler that holds the lock of its jobs
 _RETRY = Retry(give_up_after=300.0)
 
 
@@ -84,13 +86,23 @@ class HandlerSink(Sink):
             TemporaryFailure: It is still stuck in a record.
             PartialFailure: It failed, or got stuck, in a record.
         """
-        emitted = await self._settle_last()
-        job = self._job = _Job(self.handler, [record for record in batch if id(record) not in emitted])
+        last = await self._settle_last()
+        dealt = {id(record) for record in last.records[: last.done]} if last is not None else set[int]()
+        job = _Job(self.handler, [record for record in batch if id(record) not in dealt])
+        if last is not None and last.error is not None:
+            # What it failed in after it was given up as stuck is known only now.
+            late = {id(record) for record in last.rejected}
+            job.rejected += [record for record in batch if id(record) in late]
+            job.error = last.error
+        if last is not None:
+            job.filtered += [record for record in batch if any(record is other for other in last.filtered)]
+        self._job = job
         self._running = asyncio.get_running_loop().create_task(self._worker.run(job))
         try:
             stuck = not await self._finished(job, self._running)
         except asyncio.CancelledError:
             job.stop = True
+            _leave_shutdown(self.handler)
             raise
         batch.filtered.extend(job.filtered)
         if stuck:
@@ -104,21 +116,28 @@ class HandlerSink(Sink):
 
     async def aclose(self) -> None:
         """Flush the handler and let the thread end."""
-        if self._running is None or self._running.done():
-            await self._worker.run(self.handler.flush)
-        self._worker.close()
+        try:
+            if self._running is None or self._running.done():
+                await self._worker.run(self.handler.flush)
+            else:
+                _leave_shutdown(self.handler)
+        except asyncio.CancelledError:
+            _leave_shutdown(self.handler)  # it hangs in `flush`, perhaps with its lock held
+            raise
+        finally:
+            self._worker.close()
 
-    async def _settle_last(self) -> set[int]:
-        """Wait for what an earlier attempt left running; the identities of what it emitted after all."""
+    async def _settle_last(self) -> _Job | None:
+        """Wait for what an earlier attempt left running; its job, of which some may have been done after all."""
         job, running = self._job, self._running
         if job is None or running is None:
-            return set()
+            return None
         if not job.ended.is_set() and running.get_loop() is asyncio.get_running_loop():
             await asyncio.wait((running,), timeout=self._patience)
         if not job.ended.is_set():
             msg = f"{self.default_name()} is still stuck in a record"
             raise TemporaryFailure(msg)
-        return {id(record) for record in job.records[: job.done]}
+        return job
 
     async def _finished(self, job: _Job, running: asyncio.Task[None]) -> bool:
         """Wait as long as there is progress."""
@@ -145,31 +164,43 @@ class _Job:
         self.error: BaseException | None = None
         self._handler = handler
         self._failure: BaseException | None = None
+        self._own: Callable[[Record], object] | None = None
 
     def __call__(self) -> None:
-        breather = Breather()
-        handler = self._handler
-        custom = type(handler).handleError is not logging.Handler.handleError
-        handler.handleError = self._failed  # type: ignore[method-assign]
+        attributes = self._handler.__dict__
         try:
-            for record in self.records:
-                if self.stop or not self._emit(record, custom=custom):
-                    return
-                self.done += 1
-                breather()
+            # One handler may be the sink of several listeners: `emit` expects to be alone, and so does what follows.
+            with attributes.setdefault(_ALONE, Lock()):
+                self._own = attributes.get("handleError")
+                attributes["handleError"] = self._failed
+                try:
+                    self._emit_all()
+                finally:
+                    del attributes["handleError"]
+                    if self._own is not None:
+                        attributes["handleError"] = self._own
         finally:
-            del handler.handleError
             self.ended.set()
 
-    def _emit(self, record: Record, *, custom: bool) -> bool:
+    def _emit_all(self) -> None:
+        breather = Breather()
+        for record in self.records:
+            if self.stop or not self._emit(record):
+                return
+            self.done += 1
+            breather()
+
+    def _emit(self, record: Record) -> bool:
         """One record; False if it is to be sent again."""
         handler, self._failure = self._handler, None
         try:
-            passed: object = handler.filter(record)
+            # Filters and formatters change what they are given, and other lanes share the record.
+            own = record.twin()
+            passed: object = handler.filter(own)
             if not passed:
                 self.filtered.append(record)
                 return True
-            handler.emit(passed if isinstance(passed, logging.LogRecord) else record)
+            handler.emit(passed if isinstance(passed, logging.LogRecord) else own)
         except Exception as error:  # noqa: BLE001 - a handler that reports nothing itself
             self._failure = error
         if self._failure is None:
@@ -178,8 +209,7 @@ class _Job:
         if isinstance(self._failure, (OSError, EOFError)):
             return False
         self.rejected.append(record)
-        if custom:
-            self._tell(record)
+        self._tell(record)
         return True
 
     def _failed(self, record: logging.LogRecord) -> None:
@@ -187,12 +217,17 @@ class _Job:
         self._failure = sys.exc_info()[1] or RuntimeError("handleError was called without an exception")
 
     def _tell(self, record: Record) -> None:
-        """Call the class's own `handleError`, which finds the cause in `sys.exc_info`, as within `emit`."""
+        """Call the handler's own `handleError`, which finds the cause in `sys.exc_info`, as within `emit`."""
+        tell = self._own
+        if tell is None:
+            if type(self._handler).handleError is logging.Handler.handleError:
+                return
+            tell = partial(type(self._handler).handleError, self._handler)
         with suppress(Exception):  # the record is counted as rejected, and reported by the lane
             try:
                 self._raise()
             except Exception:  # noqa: BLE001 - the handler deals with it
-                type(self._handler).handleError(self._handler, record)
+                tell(record)
 
     def _raise(self) -> None:
         if self.error is not None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import socket
 import ssl
-from collections.abc import Sequence
-from typing import Unpack, get_args
+from collections.abc import Iterable, Sequence
+from typing import Unpack, cast, get_args
 
 from offloop import diagnostics, net
 from offloop.errors import ConfigError, TemporaryFailure
@@ -25,6 +26,7 @@ _IMPLICIT_PORT = 465  # RFC 8314, section 7.3
 _MAX_PORT = 65_535
 _MIN_BYTES = 16 * 1024
 _SEND_TIMEOUT = 60.0
+_DATA_TIMEOUT = 600.0  # RFC 5321, section 4.5.3.2.6
 
 
 class SMTPSink(Sink):
@@ -53,6 +55,7 @@ class SMTPSink(Sink):
         tls_context: ssl.SSLContext | None = None,
         local_hostname: str | None = None,
         connect_timeout: float = 5.0,
+        data_timeout: float = _DATA_TIMEOUT,
         idle_timeout: float = 30.0,
         max_bytes: int = 1024 * 1024,
         html: bool = True,
@@ -76,22 +79,28 @@ class SMTPSink(Sink):
                 authorities. Certificate and name are verified in every mode, unless this context says otherwise.
             local_hostname: What the server is told as our name. None: the address that the connection comes from.
             connect_timeout: Seconds for name and connection together.
+            data_timeout: Seconds for the answer to a whole mail. Less than the 600 that RFC 5321 (section 4.5.3.2.6)
+                gives a server means that one which takes its time gets the mail again and again.
             idle_timeout: Seconds after a mail at which the connection is dropped. 0: at once.
             max_bytes: Size of the largest mail; a server's own limit counts too. What does not fit is left out, and
                 the mail says how much that is: those records count as delivered.
             html: Whether there is an HTML part beside the text.
             **sink: As for every `Sink`. `formatter` gives each record's text in both parts. `send_timeout` is 60 s
-                here, and bounds each reply and an attempt as a whole; a server may take 10 minutes after the last byte
-                (RFC 5321, section 4.5.3.2.6), and one that does wants more of it.
+                here and bounds each step by itself: building a mail, the TLS handshake, each reply but the last, and
+                how long the server reads nothing of a mail. An attempt as a whole has no other limit than the sum.
 
         Raises:
             ConfigError: A value can't be used.
         """
-        sink.setdefault("send_timeout", _SEND_TIMEOUT)
-        super().__init__(**sink)
         owner = f"{type(self).__name__}: "
+        send_timeout = sink.get("send_timeout", _SEND_TIMEOUT)
+        at_least(owner, "send_timeout", send_timeout, 0.001, "seconds")
+        # To the lane: each step has a limit of its own here, and an attempt must not be abandoned within it.
+        sink["send_timeout"] = math.inf
+        super().__init__(**sink)
         _check(owner, host, port, local_hostname)
         at_least(owner, "connect_timeout", connect_timeout, 0.001, "seconds")
+        at_least(owner, "data_timeout", data_timeout, 0.001, "seconds")
         at_least(owner, "idle_timeout", idle_timeout, 0, "seconds")
         at_least(owner, "max_bytes", max_bytes, _MIN_BYTES, "bytes")
         one_of(owner, "tls", tls, get_args(TLS))
@@ -99,10 +108,7 @@ class SMTPSink(Sink):
         if tls == "off" and tls_context is not None:
             msg = f"{owner}tls_context: nothing is verified with it while tls is 'off'"
             raise ConfigError(msg)
-        recipients = (to,) if isinstance(to, str) else tuple(to)
-        if not recipients:
-            msg = f"{owner}to must have at least 1 address"
-            raise ConfigError(msg)
+        recipients = _several(owner, to)
         self._letter = Letter(
             sender=Mailbox.parse(owner, "sender", sender),
             to=tuple(Mailbox.parse(owner, "to", address) for address in recipients),
@@ -118,7 +124,8 @@ class SMTPSink(Sink):
             local_hostname=local_hostname,
             username=username,
             password=password,
-            timeout=self.send_timeout,
+            timeout=send_timeout,
+            data_timeout=data_timeout,
         )
         self._connect_timeout = connect_timeout
         self._idle_timeout = idle_timeout
@@ -159,7 +166,7 @@ class SMTPSink(Sink):
             session = await self._connect()
         opening = self._openings
         try:
-            mail = await self._worker.run(self._compose, batch, session.max_bytes)
+            mail = await self._composed(batch, session.max_bytes)
             try:
                 refused = await self._deliver(session, mail)
             except TemporaryFailure:
@@ -190,6 +197,14 @@ class SMTPSink(Sink):
     def __repr__(self) -> str:
         state = "connected" if self._session is not None and self._session.is_connected else "not connected"
         return f"<{type(self).__name__} {Endpoint(self._access.host, self._access.port)} {state}>"
+
+    async def _composed(self, batch: Batch, server_max: int | None) -> Mail:
+        try:
+            async with asyncio.timeout(self._access.timeout):
+                return await self._worker.run(self._compose, batch, server_max)
+        except TimeoutError as error:
+            msg = f"{self!r}: the mail was not built in {self._access.timeout:g} s; a formatter may hang"
+            raise TemporaryFailure(msg) from error
 
     def _compose(self, batch: Batch, server_max: int | None) -> Mail:
         """Build the mail; in the worker."""
@@ -264,7 +279,27 @@ def _check(owner: str, host: object, port: object, local_hostname: object) -> No
         raise ConfigError(msg)
 
 
-def _check_password(owner: str, username: str | None, password: str | None, tls: str) -> None:
+def _several(owner: str, to: object) -> tuple[object, ...]:
+    """What stands in `to`, one or several."""
+    if isinstance(to, str):
+        return (to,)
+    recipients = tuple(cast("Iterable[object]", to)) if isinstance(to, Iterable) and not isinstance(to, bytes) else None
+    if recipients is None:
+        msg = f"{owner}to: expected an address like ops@example.org, or a list of them, got {to!r}"
+        raise ConfigError(msg)
+    if not recipients:
+        msg = f"{owner}to must have at least 1 address"
+        raise ConfigError(msg)
+    return recipients
+
+
+def _check_password(owner: str, username: object, password: object, tls: str) -> None:
+    for name, value in (("username", username), ("password", password)):
+        if value is not None and not isinstance(value, str):
+            # Its class is all that may be told of a password.
+            msg = f"{owner}{name} must be text, got an object of class {type(value).__name__}"
+            msg += ": decode it" if isinstance(value, bytes) else ""
+            raise ConfigError(msg)
     if (username is None) != (password is None):
         given = "username" if password is None else "password"
         msg = f"{owner}username and password go together, got only the {given}"

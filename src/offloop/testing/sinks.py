@@ -231,7 +231,9 @@ class FaultySink(MemorySink):
         self.attempts = 0
         self.fail(*steps, always=always, poison=poison)
 
-    def fail(self, *steps: Step, always: Step | None = None, poison: Callable[[LogRecord], bool] | None = None) -> None:
+    def fail(
+        self, *steps: Step | None, always: Step | None = None, poison: Callable[[LogRecord], bool] | None = None
+    ) -> None:
         """Set a new script, as at construction; an attempt that is under way goes on by the old one."""
         self._steps = list(steps)
         self._always = always
