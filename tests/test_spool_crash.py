@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from offloop.spool import Spool
-from offloop.spool_store import SpoolStore, Turn
+from offloop.spool_store import SpoolStore
+from offloop.spool_turn import Turn
 
 HERE = Path(__file__).parent
 COUNT = int(os.environ.get("OFFLOOP_CRASHES", "20"))

@@ -23,7 +23,8 @@ from offloop.capture import message_of
 from offloop.errors import ConfigError
 from offloop.spool import Spool
 from offloop.spool_file import SpoolFile
-from offloop.spool_store import Numbered, Outcome, SpoolStore, Turn, stem_of
+from offloop.spool_store import SpoolStore, stem_of
+from offloop.spool_turn import Numbered, Outcome, Turn
 
 MANY = 1_000_000
 
@@ -204,7 +205,8 @@ from pathlib import Path
 from typing import Any
 from helpers import record_of
 from offloop.spool import Spool
-from offloop.spool_store import SpoolStore, Turn
+from offloop.spool_store import SpoolStore
+from offloop.spool_turn import Turn
 store = SpoolStore(Spool(Path(sys.argv[1])), "sink")
 store.open(0)
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from helpers import until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from helpers import until
 from offloop import (
     Batch,
     Batching,
@@ -284,7 +284,9 @@ def test_ledger_balances_and_order_is_kept_whatever_happens(
     asyncio.run(live(log, tmp_path / random.randbytes(6).hex(), steps, when, Buffer(max_records=size)))
 
 
-async def live(log: logging.Logger, directory: Path, steps: list[tuple[str, int]], when: str, buffer: Buffer) -> None:
+async def live(  # noqa: C901 - a table of steps
+    log: logging.Logger, directory: Path, steps: list[tuple[str, int]], when: str, buffer: Buffer
+) -> None:
     """Take the steps, then let all be delivered."""
     sink = away(directory, when, buffer=buffer)
     pipeline = Pipeline(sink, logger=log, shutdown_timeout=2.0)
@@ -342,7 +344,6 @@ async def live(log: logging.Logger, directory: Path, steps: list[tuple[str, int]
 
 def settled(counts: Counts, offered: int) -> bool:
     return counts.delivered + counts.lost == offered and not counts.spooled
-
 
 
 def half_of(batch: Batch) -> None:

@@ -41,7 +41,7 @@ class Counts:
         pending: In memory only, on the way.
         state: What a sink is doing: `idle`, `connected`, `retrying`, `failing` or `stopped`; for the intake `idle` or
             `running`.
-        error: The last failure of a sink in words, None if the last delivery went well.
+        error: The last failure of a sink in words, or `spool: ` and that of its spool; None if all goes well.
     """
 
     offered: int = 0

@@ -249,7 +249,7 @@ class Sink(logging.Handler):
         return f"<{type(self).__name__} {self.name or 'unnamed'} ({logging.getLevelName(self.level)})>"
 
 
-def _check_kind(owner: str, option: str, value: object, kind: type[Batching | Retry | Buffer]) -> None:
+def _check_kind(owner: str, option: str, value: object, kind: type[Batching | Retry | Buffer | Spool]) -> None:
     if not isinstance(value, kind):
         name = kind.__name__
         msg = f"{owner}: {option} must be of class {name}, as in {option}={name}(...), or left out; got {value!r}"

@@ -1,8 +1,8 @@
 """A sink's records on disk: the files of this process and those that others left, as one line, oldest first.
 
-Never used on the loop's thread, and by one thread at a time; no trouble with a disk or a file is raised, each is told in an
-`Outcome`. Records are named by a number: those of this process count up from 0 as they were offered, those found are
-below. Numbers up to the cursor are in memory too ("handed"), those after it are unread.
+Never used on the loop's thread, and by one thread at a time; no trouble with a disk or a file is raised, each is told
+in an `Outcome`. Records are named by a number: those of this process count up from 0 as they were offered, those found
+are below. Numbers up to the cursor are in memory too ("handed"), those after it are unread.
 """
 
 from __future__ import annotations
@@ -16,76 +16,24 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 from typing import TypeVar
 
-from offloop import diagnostics
 from offloop.capture import Record
 from offloop.record_codec import Unreadable, pack, unpack
-from offloop.salvage import Wreck
 from offloop.spool import Spool
-from offloop.spool_file import Abandoned, Row, SpoolFile, State, is_damage, remove, row_of
+from offloop.spool_file import Abandoned, Row, SpoolFile, is_damage, remove, row_of
 from offloop.spool_lock import SpoolLock
+from offloop.spool_rescue import Rescue
+from offloop.spool_turn import Numbered, Outcome, Turn
 from offloop.worker import Breather
 
-__all__ = ["Numbered", "Outcome", "SpoolStore", "Turn", "stem_of"]
+__all__ = ["SpoolStore", "stem_of"]
 
 _T = TypeVar("_T")
-Numbered = tuple[int, Record]
-
 _AT_A_TIME = 500  # rows
 _NOTSET = 0  # the level of what can't be read any more
-_UNKNOWN = 2**62  # more commits than any file has
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Turn:
-    """What a lane wants of the disk, all in one go.
-
-    Attributes:
-        settled: Numbers of handed records that are to be removed, ascending.
-        rows: Records to store, ascending.
-        handed: Those of them up to this number stay in memory.
-        want: How many unread records to read.
-        want_bytes: And about how many bytes of them.
-        claim: Asked just before the rows are committed; if it says no, they are not.
-    """
-
-    settled: Sequence[int] = ()
-    rows: Sequence[Numbered] = ()
-    handed: int = -1
-    want: int = 0
-    want_bytes: int = 0
-    claim: Callable[[], bool] = lambda: True
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What came of it.
-
-    Attributes:
-        found: Records that were there already, left by another process.
-        kept: The settled ones that could not be removed.
-        stored: The rows are on disk, but for those in `refused`.
-        refused: Numbers of rows that the bound leaves no room for.
-        read: The next records, in memory from now on.
-        lost: Reason and level of each record that was on disk and is no more.
-        unread: How many records are on disk and not in memory.
-        size_bytes: What all on disk take.
-        error: What the disk's trouble is, None if there is none.
-    """
-
-    found: int = 0
-    kept: list[int] = field(default_factory=list[int])
-    stored: bool = False
-    refused: list[int] = field(default_factory=list[int])
-    read: list[Numbered] = field(default_factory=list[Numbered])
-    lost: list[tuple[str, int]] = field(default_factory=list[tuple[str, int]])
-    unread: int = 0
-    size_bytes: int = 0
-    error: str | None = None
 
 
 class _Member:
@@ -122,8 +70,8 @@ class SpoolStore:
             name: The sink's.
         """
         self._spool = spool
-        self._name = name
         self._stem = stem_of(name)
+        self._rescue = Rescue(name, durable=spool.durable)
         self._members: list[_Member] = []
         self._own: _Member | None = None
         self._left: dict[Path, int] = {}
@@ -201,7 +149,7 @@ class SpoolStore:
             return
         path = base.with_name(f"{base.name}.spool")
         try:
-            opened = self._opened(path) if path.exists() else None
+            opened = self._rescue.open(path) if path.exists() else None
         except BaseException:
             lock.release(remove=False)
             raise
@@ -219,69 +167,6 @@ class SpoolStore:
             return
         self._members.insert(0, member)
         self._cursor = member.floor - 1
-
-    def _opened(self, path: Path) -> tuple[SpoolFile, int] | None:
-        """The file, and how many records it has lost; None if it never had any."""
-        with Wreck(path) as wreck:
-            last, blank = wreck.state(), wreck.blank
-        if blank:
-            remove(path)  # its maker was killed at once
-            return None
-        aside = self._set_aside(path)
-        try:
-            # An unreadable state makes the file suspect: commits may have been lost with it.
-            file = SpoolFile(path, durable=self._spool.durable, changes=_UNKNOWN if last is None else last.changes)
-        except sqlite3.Error as error:
-            if not is_damage(error):
-                raise
-        else:
-            _remove_aside(aside)
-            return file, 0
-        file = self._salvaged(path, None, last)
-        return file, max(0, last.live - file.state.live) if last is not None else 0
-
-    def _set_aside(self, path: Path) -> Path:
-        """Give the file and its log a second name: SQLite may write to the one, and removes the other, as it closes."""
-        aside = path.with_name(f"{path.name}.damaged")
-        _remove_aside(aside)
-        for ending in ("", "-wal"):
-            with suppress(FileNotFoundError):
-                os.link(f"{path}{ending}", f"{aside}{ending}")
-        return aside
-
-    def _salvaged(self, path: Path, file: SpoolFile | None, state: State | None) -> SpoolFile:
-        """A new file with all rows that are still to be found in the broken one, which is set aside."""
-        aside = path.with_name(f"{path.name}.damaged")
-        if file is not None:
-            self._set_aside(path)
-            file.close()
-        self._forget_earlier(aside)
-        remove(path)
-        new = SpoolFile(path, durable=self._spool.durable)
-        first = -(2**63) if state is None else state.first
-        with Wreck(aside) as wreck:
-            seen: set[int] = set()
-            some: list[Row] = []
-            for row in wreck.rows():
-                if row.id >= first and row.id not in seen:
-                    seen.add(row.id)
-                    some.append(row)
-                    if len(some) >= _AT_A_TIME:
-                        new.change(insert=sorted(some))
-                        some.clear()
-            new.change(insert=sorted(some))
-        diagnostics.report(
-            f"spool-damage:{self._name}",
-            f"a spool file of sink {self._name} was damaged: {len(seen)} record(s) were read from it, it is kept as "
-            f"{aside}",
-        )
-        return new
-
-    def _forget_earlier(self, aside: Path) -> None:
-        """Of broken files that were set aside, only the last one stays: they would fill the disk."""
-        for entry in aside.parent.glob(f"{self._stem}.*.damaged"):
-            if entry != aside:
-                _remove_aside(entry)
 
     # -- in and out --------------------------------------------------------------------------------------------------
 
@@ -305,7 +190,7 @@ class SpoolStore:
 
     def _salvage(self, member: _Member, out: Outcome) -> None:
         unread, changes = member.unread, member.file.state
-        member.file = self._salvaged(member.file.path, member.file, changes)
+        member.file = self._rescue.salvage(member.file.path, member.file, changes)
         found = member.file.count_after(self._cursor - member.offset)
         out.lost += [("corrupt", _NOTSET)] * max(0, unread - found)
         out.found += max(0, found - unread)
@@ -447,11 +332,6 @@ class SpoolStore:
         out.unread = sum(max(0, member.unread) for member in self._members)
         out.size_bytes = self._size_bytes
         return out
-
-
-def _remove_aside(aside: Path) -> None:
-    for ending in ("", "-wal"):
-        Path(f"{aside}{ending}").unlink(missing_ok=True)
 
 
 def stem_of(name: str) -> str:

@@ -11,36 +11,31 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
-from threading import Lock, current_thread
-from typing import Any, TypeVar
+from typing import Any
 
 from offloop import diagnostics
 from offloop.backlog import Barrier
 from offloop.capture import Record, text_of
 from offloop.delivery import marked_context
-from offloop.intake import evictable
 from offloop.lane import Awaited, Lane, Run
 from offloop.ledger import Counts, Ledger
 from offloop.sink import Sink
 from offloop.spool import Spool
-from offloop.spool_store import Numbered, Outcome, SpoolStore, Turn
-from offloop.worker import Worker
+from offloop.spool_disk import Claim, Disk
+from offloop.spool_store import SpoolStore
+from offloop.spool_tail import Tail
+from offloop.spool_turn import Numbered, Outcome, Turn
 
 __all__ = ["SpooledLane", "lane_for"]
 
-_T = TypeVar("_T")
-
-_GROUP = 1_000  # records in one commit
+_GROUP = 500  # records in one commit, or read at once: what becomes of them is one short piece of work for the loop
 _GROUP_BYTES = 4 * 1024 * 1024
 _ON_THE_WAY_BYTES = 16 * 1024 * 1024  # in the tail, beyond what the buffer may hold, while the disk works
-_SLOW = 5.0  # seconds after which a disk counts as stuck
 _AGAIN = 1.0  # seconds before a disk that failed is tried again
 _SOON = 0.25  # seconds in which a sink that works should have taken what a shutdown finds
-_BEYOND = 0.07  # seconds past a deadline that the disk gets; the listener waits a little longer
 _RESERVE = 0.1  # seconds before a deadline at which what is left is stored
 _AWAY = frozenset({"retrying", "failing"})
 
@@ -60,9 +55,8 @@ class SpooledLane(Lane):
         self._always = spool.when == "always"
         self._max_kept_bytes = spool.max_bytes // 2
         self._store = SpoolStore(spool, name)
-        self._disk = Worker(f"offloop-spool-{name}")
-        self._tail: deque[Record] = deque()
-        self._tail_bytes = 0
+        self._disk = Disk(name, self._say_stuck)
+        self._tail = Tail()
         self._writing: list[Numbered] = []
         """From the tail; back to its front if they can't be stored."""
         self._turn_rows: Sequence[Numbered] = ()
@@ -85,8 +79,7 @@ class SpooledLane(Lane):
         self._gone = False
         self._trouble: str | None = None
         self._retry_at = 0.0
-        self._stuck = False
-        self._claim = _Claim()
+        self._claim = Claim()
         self._bell: asyncio.Future[None] | None = None
         self._tender: asyncio.Task[None] | None = None
         self._timers: list[asyncio.TimerHandle] = []
@@ -97,7 +90,7 @@ class SpooledLane(Lane):
         """Deliver in the running loop, what lies on disk first."""
         if self._run is not run:
             self._recover_memory()
-            self._open = self._ending = self._gone = self._pressed = self._stuck = self._removing = False
+            self._open = self._ending = self._gone = self._pressed = self._removing = False
             self._bell = None
             self._run = run
             run.shutdown.tell(self.wake)
@@ -142,7 +135,6 @@ class SpooledLane(Lane):
         self._loose[id(record)] = self._next
         self._next += 1
         self._tail.append(record)
-        self._tail_bytes += record.size_bytes
         self._move_up()
         self._shed()
 
@@ -159,50 +151,34 @@ class SpooledLane(Lane):
         """The tail joins the backlog where nothing lies between: no disk is needed."""
         if not self._is_contiguous or (self._always and self._trouble is None):
             return
-        while self._tail and self.backlog.fits(self._tail[0]):
-            self.backlog.append(self._pop())
+        while self._tail and self.backlog.fits(self._tail.first):
+            self.backlog.append(self._tail.pop())
 
     @property
     def _is_contiguous(self) -> bool:
         """Whether the tail follows the backlog; while a disk that hangs is opened, as if nothing were on it."""
-        return not (self._unread or self._writing) and (self._open or self._stuck)
-
-    def _pop(self) -> Record:
-        record = self._tail.popleft()
-        self._tail_bytes -= record.size_bytes
-        return record
+        return not (self._unread or self._writing) and (self._open or self._disk.stuck)
 
     @property
     def _is_over(self) -> bool:
         """Whether something has to be dropped although there is a spool: the disk fails, or can't keep up."""
-        if self._trouble is None and not self._stuck:
-            return self._tail_bytes > _ON_THE_WAY_BYTES
+        if self._trouble is None and not self._disk.stuck:
+            return self._tail.size_bytes > _ON_THE_WAY_BYTES
         limits, held = self.sink.buffer, len(self.backlog) + len(self._tail) + len(self._writing)
-        return held > limits.max_records or self.backlog.size_bytes + self._tail_bytes > limits.max_bytes
+        return held > limits.max_records or self.backlog.size_bytes + self._tail.size_bytes > limits.max_bytes
 
     def _shed(self) -> None:
         """Drop what there is no place for, by the buffer's rule."""
         while self._tail and self._is_over:
             if self._is_contiguous:
-                victim = self.backlog.add(self._tail[0])
-                if victim is None or victim is self._tail[0]:
-                    self._pop()
+                victim = self.backlog.add(self._tail.first)
+                if victim is None or victim is self._tail.first:
+                    self._tail.pop()
             else:
-                victim = self._evict()
+                victim = self._tail.evict(newest=self.sink.buffer.overflow == "drop_new")
             if victim is not None:
                 self._drop(victim)
         self._move_up()
-
-    def _evict(self) -> Record:
-        index = None
-        if self.sink.buffer.overflow == "drop_old":
-            index = evictable(self._tail, _level, self._tail[-1].levelno)
-        if index is None:
-            index = len(self._tail) - 1
-        record = self._tail[index]
-        del self._tail[index]
-        self._tail_bytes -= record.size_bytes
-        return record
 
     def _drop(self, record: Record) -> None:
         if self._loose.pop(id(record), None) is None:
@@ -214,7 +190,7 @@ class SpooledLane(Lane):
     def _ready(self) -> bool:
         if not self.backlog.waiting:
             return False
-        return self._stuck or self._trouble is not None or not (self._settled or self._removing)
+        return self._disk.stuck or self._trouble is not None or not (self._settled or self._removing)
 
     @property
     def _is_away(self) -> bool:
@@ -222,7 +198,7 @@ class SpooledLane(Lane):
 
     @property
     def _empty(self) -> bool:
-        if self._loose or not (self._open or self._stuck):
+        if self._loose or not (self._open or self._disk.stuck):
             return False
         return self._is_away or not (len(self.backlog) or self._unread)
 
@@ -246,7 +222,7 @@ class SpooledLane(Lane):
         self._ring()
         tender = self._tender
         if tender is not None:
-            await run.shutdown.hold(tender, beyond=_BEYOND)
+            await run.shutdown.hold(tender, beyond=self._disk.beyond)
             tender.cancel()
         for timer in self._timers:
             timer.cancel()
@@ -257,8 +233,7 @@ class SpooledLane(Lane):
         self._settle_writing()
         held = [*self.backlog.clear(), *self._tail]
         left = [record for record in held if id(record) in self._loose]
-        self._tail.clear()
-        self._tail_bytes = 0
+        self._tail.replace(())
         self._loose.clear()
         self._safe.clear()
         return left
@@ -275,8 +250,7 @@ class SpooledLane(Lane):
 
     def _take_back(self) -> None:
         """What could not be stored waits again."""
-        self._tail.extendleft(record for _, record in reversed(self._writing))
-        self._tail_bytes += sum(record.size_bytes for _, record in self._writing)
+        self._tail.take_back([record for _, record in self._writing])
         self._writing = []
 
     def _recover_memory(self) -> None:
@@ -284,8 +258,7 @@ class SpooledLane(Lane):
         self.ledger.begin()
         self._settle_writing()
         held = [*self.backlog.clear(), *self._tail]
-        self._tail = deque(record for record in held if id(record) in self._loose)
-        self._tail_bytes = sum(record.size_bytes for record in self._tail)
+        self._tail.replace(record for record in held if id(record) in self._loose)
         self._safe.clear()
         self._settled.clear()
         self._unread = 0
@@ -346,7 +319,7 @@ class SpooledLane(Lane):
         while done and (turn := self._turn()) is not None:
             done = await self._exchange(run, turn, self._store.exchange, turn) and self._trouble is None
             self._pressed = True
-        await self._ask(run, self._store.close)
+        await self._disk.ask(run.shutdown, self._store.close)
         self._disk.close()
 
     @property
@@ -373,7 +346,7 @@ class SpooledLane(Lane):
         settled, self._settled = sorted(self._settled), []
         self._writing = tail
         self._removing = bool(settled)
-        self._claim = _Claim()
+        self._claim = Claim()
         self._turn_rows = [*front, *tail]
         return Turn(
             settled=settled,
@@ -398,14 +371,14 @@ class SpooledLane(Lane):
         if self._always or self._pressed:
             return True
         limits = self.sink.buffer
-        held_bytes = self.backlog.size_bytes + self._tail_bytes
+        held_bytes = self.backlog.size_bytes + self._tail.size_bytes
         return len(self.backlog) + len(self._tail) > limits.max_records or held_bytes > limits.max_bytes
 
     def _from_tail(self, count: int) -> list[Numbered]:
         numbered = ((self._loose[id(record)], record) for record in self._tail)
         taken = _some(numbered, count)
         for _ in taken:
-            self._pop()
+            self._tail.pop()
         return taken
 
     def _stays(self, rows: Sequence[Numbered]) -> bool:
@@ -429,12 +402,12 @@ class SpooledLane(Lane):
             return 0
         if len(self.backlog.waiting) > self.sink.batching.max_records or self.backlog.size_bytes > _GROUP_BYTES:
             return 0
-        return max(0, self._room - len(self.backlog))
+        return max(0, min(_GROUP, self._room - len(self.backlog)))
 
     async def _exchange(self, run: Run, turn: Turn, function: Callable[..., Outcome], *arguments: Any) -> bool:
         """One turn with the disk; False if the deadline passed before it was done."""
         try:
-            outcome = await self._ask(run, function, *arguments)
+            outcome = await self._disk.ask(run.shutdown, function, *arguments)
         except Exception as error:  # noqa: BLE001 - no fault may end the task: it is the disk's trouble, and reported
             words = f"{type(error).__name__}: {text_of(error)}"
             outcome = Outcome(error=words, kept=list(turn.settled), unread=self._unread, size_bytes=self._size_bytes)
@@ -443,21 +416,9 @@ class SpooledLane(Lane):
             self._changed(run)
         return outcome is not None
 
-    async def _ask(self, run: Run, function: Callable[..., _T], *arguments: Any) -> _T | None:
-        """What the function gives in the disk's thread; None if the deadline passes before."""
-        try:
-            future = self._disk.begin(function, *arguments)
-        except RuntimeError:  # the interpreter is ending and starts no threads: nobody else is held up any more
-            return function(*arguments)
-        shutdown = run.shutdown
-        while not await shutdown.hold(future, _SLOW, beyond=_BEYOND):
-            if shutdown.over:
-                return None
-            self._stuck = True
-            diagnostics.report(f"spool:{self.name}", f"the spool of sink {self.name} does not answer")
-            self._changed(run)
-        self._stuck = False
-        return future.result()
+    def _say_stuck(self) -> None:
+        diagnostics.report(f"spool:{self.name}", f"the spool of sink {self.name} does not answer")
+        self._changed(self._started)
 
     def _changed(self, run: Run) -> None:
         self.wake()
@@ -513,21 +474,6 @@ class SpooledLane(Lane):
             diagnostics.report(f"spool:{self.name}", f"the spool of sink {self.name} fails: {error}")
 
 
-class _Claim:
-    """Whether rows are stored, decided once: by the thread before it commits, or by a lane that waits no longer."""
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._holder: object = None
-
-    def take(self) -> bool:
-        """Whether the caller's thread decides."""
-        me = current_thread()
-        if self._lock.acquire(blocking=False):
-            self._holder = me
-        return self._holder is me
-
-
 class _Mark:
     """A point in the order of the records: what a flush waits for."""
 
@@ -557,7 +503,3 @@ def _some(numbered: Iterable[Numbered], count: int) -> list[Numbered]:
         taken.append((number, record))
         size += record.size_bytes
     return taken
-
-
-def _level(record: Record) -> int:
-    return record.levelno
