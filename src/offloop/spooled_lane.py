@@ -204,7 +204,7 @@ class SpooledLane(Lane):
 
     @property
     def _relieved(self) -> bool:
-        return self._started.shutdown.begun and not self._loose
+        return self._run is not None and self._run.shutdown.begun and not self._loose
 
     def _is_before(self, mark: int) -> bool:
         """Whether something up to this number is not settled."""
