@@ -329,6 +329,8 @@ async def live(  # noqa: C901 - a table of steps
             case "restart":
                 await pipeline.__aexit__(None, None, None)
                 restarted += 1
+            case _:
+                pass  # no file to be taken away yet
         check()
     await until(lambda: settled(pipeline.stats().sinks["sink"], number))
     await pipeline.__aexit__(None, None, None)

@@ -19,14 +19,13 @@ from offloop.capture import Record, capture, restore, text_of
 from offloop.delivery import marked_context
 from offloop.errors import ConfigError, PipelineInUse
 from offloop.intake import Intake
-from offloop.lane import Run
+from offloop.lane import Lane, Run
 from offloop.ledger import Report, Stats
 from offloop.pacer import Pacer
 from offloop.policies import at_least
 from offloop.shutdown import BEYOND, Shutdown
 from offloop.sink import FAILURES, Sink
 from offloop.sinks import Destination, as_sink
-from offloop.spooled_lane import lane_for
 from offloop.worker import Worker
 
 __all__ = ["QueueListener"]
@@ -83,7 +82,7 @@ class QueueListener:
         self.respect_handler_level = respect_handler_level
         self.shutdown_timeout = shutdown_timeout
         self._intake = Intake.of(queue)
-        self._lanes = [lane_for(sink, name) for sink, name in zip(self.sinks, _names(self.sinks), strict=True)]
+        self._lanes = [_lane(sink, name) for sink, name in zip(self.sinks, _names(self.sinks), strict=True)]
         for lane in self._lanes:
             lane.siblings = [other for other in self._lanes if other is not lane]
         self._renderer = Worker("offloop-tracebacks")
@@ -380,6 +379,16 @@ def _acceptance(sink: Sink, *, alone: bool) -> Accept:
         return candidate if passed else None
 
     return accept
+
+
+def _lane(sink: Sink, name: str) -> Lane:
+    """The lane of a sink."""
+    if sink.spool is None:
+        return Lane(sink, name)
+    # SQLite and what it takes to write a record down: nobody pays for importing it who has no spool.
+    from offloop.spooled_lane import SpooledLane
+
+    return SpooledLane(sink, name, sink.spool)
 
 
 def _names(sinks: Sequence[Sink]) -> list[str]:

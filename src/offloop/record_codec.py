@@ -146,10 +146,11 @@ def _plain(value: object) -> object:
     return text_of(tame) if type(tame) is cls else _plain(tame)
 
 
-def _valued(value: Any) -> Any:
+def _valued(value: object) -> Any:
     if type(value) is not list:
         return value
-    kind, *parts = value
+    items: list[Any] = value
+    kind, *parts = items
     if kind == "d":
         return {_valued(key): _valued(item) for key, item in parts}
     if kind in _GATHER:

@@ -29,7 +29,7 @@ from offloop.spool_store import SpoolStore
 from offloop.spool_tail import Tail
 from offloop.spool_turn import Numbered, Outcome, Turn
 
-__all__ = ["SpooledLane", "lane_for"]
+__all__ = ["SpooledLane"]
 
 _GROUP = 500  # records in one commit, or read at once: what becomes of them is one short piece of work for the loop
 _GROUP_BYTES = 4 * 1024 * 1024
@@ -486,11 +486,6 @@ class _Mark:
     def ahead(self) -> int:
         """1 while something before it is not settled."""
         return int(self._is_before(self._number))
-
-
-def lane_for(sink: Sink, name: str) -> Lane:
-    """The lane of a sink, with a spool if it has one."""
-    return Lane(sink, name) if sink.spool is None else SpooledLane(sink, name, sink.spool)
 
 
 def _some(numbered: Iterable[Numbered], count: int) -> list[Numbered]:
