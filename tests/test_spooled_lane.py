@@ -284,7 +284,7 @@ def test_ledger_balances_and_order_is_kept_whatever_happens(
     asyncio.run(live(log, tmp_path / random.randbytes(6).hex(), steps, when, Buffer(max_records=size)))
 
 
-async def live(  # noqa: C901 - a table of steps
+async def live(  # noqa: C901, PLR0912 - a table of steps
     log: logging.Logger, directory: Path, steps: list[tuple[str, int]], when: str, buffer: Buffer
 ) -> None:
     """Take the steps, then let all be delivered."""

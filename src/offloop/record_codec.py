@@ -15,6 +15,7 @@ import json
 import pathlib
 import uuid
 from collections.abc import Callable, Iterable
+from logging import LogRecord
 from typing import Any, cast
 
 from offloop.capture import STANDARD, Record, fixed, message_of, restore, text_of
@@ -33,7 +34,7 @@ _FIELDS = (
     "taskName",
 )
 _LEAST = 20  # of the first version
-_OURS = STANDARD - {"message", "asctime", "taskName"}
+_OURS = frozenset(LogRecord("", 0, "", 0, "", (), None).__dict__)
 """What a record has on this Python, whatever it had where it was written."""
 
 _SMALL = 2**63  # MessagePack has no larger integers
