@@ -23,6 +23,7 @@ from offloop.pipeline import Pipeline
 from offloop.policies import Batching, Buffer, Retry
 from offloop.sink import Batch, Sink
 from offloop.sinks.tcp import TCPSink
+from offloop.spool import Spool
 
 if TYPE_CHECKING:
     from offloop.sinks.smtp import SMTPSink
@@ -48,6 +49,7 @@ __all__ = [
     "SMTPSink",
     "Sink",
     "SinkFailure",
+    "Spool",
     "Stats",
     "TCPSink",
     "TemporaryFailure",

@@ -9,7 +9,7 @@ from offloop.capture import Record
 from offloop.overflow import Refusal, Room, evictable
 from offloop.policies import Buffer
 
-__all__ = ["Backlog"]
+__all__ = ["Backlog", "Barrier"]
 
 
 class Backlog:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import islice
+from typing import Protocol
 
 from offloop import diagnostics
 from offloop.backlog import Backlog, Barrier
@@ -24,10 +25,19 @@ from offloop.sink import FAILURES, Batch, Sink
 from offloop.stderr import Budget
 from offloop.worker import Breather, Worker
 
-__all__ = ["Lane", "Run", "encode_safely"]
+__all__ = ["Awaited", "Lane", "Run", "encode_safely"]
 
 _RENDER_TIMEOUT = 5.0  # seconds; source files may lie on a disk that hangs
 _LAST_CHANCE = 0.05  # seconds before the deadline of a shutdown in which no new attempt begins
+
+
+class Awaited(Protocol):
+    """What a flush waits for at a lane."""
+
+    @property
+    def ahead(self) -> int:
+        """How many records are still to be settled before it; perhaps 1 for some."""
+        ...
 
 
 class Run:
@@ -139,11 +149,16 @@ class Lane:
         """A snapshot of the ledger."""
         return self.ledger.counts()
 
-    def barrier(self) -> Barrier:
+    def barrier(self) -> Awaited:
         """What to wait for in a flush; wakes the lane, so that it ignores `max_wait`."""
         barrier = self.backlog.barrier()
         self.wake()
         return barrier
+
+    def forget(self, awaited: Awaited) -> None:
+        """Nobody waits for it any longer."""
+        if isinstance(awaited, Barrier):
+            self.backlog.forget(awaited)
 
     # -- the settlement of a delivery --------------------------------------------------------------------------------
 
@@ -151,7 +166,7 @@ class Lane:
         """Count what the destination took, and what its own filters turned away."""
         ledger = self.ledger
         ledger.begin()
-        self.backlog.settle(records)
+        self._settle(records)
         ledger.delivered += len(records) - len(filtered)
         ledger.filtered += len(filtered)
         ledger.state, ledger.error = "connected", None
@@ -162,7 +177,7 @@ class Lane:
         """Count what was lost."""
         ledger = self.ledger
         ledger.begin()
-        self.backlog.settle(records)
+        self._settle(records)
         for record in records:
             ledger.drop(reason, record.levelno)
         ledger.end()
@@ -180,7 +195,7 @@ class Lane:
         """
         shutdown, loop = self._started.shutdown, asyncio.get_running_loop()
         begin = loop.time()
-        while not shutdown.over:
+        while not shutdown.over and not self._relieved:
             wait = max(seconds, asked)
             if shutdown.begun and begin + wait > loop.time() + shutdown.remaining:
                 wait = max(asked, loop.time() - begin + shutdown.remaining / 2)
@@ -201,14 +216,44 @@ class Lane:
             raise RuntimeError(msg)
         return self._run
 
+    # -- where the records are: in memory here, on disk too in a spooled lane ----------------------------------------
+
     def _admit(self, record: Record) -> None:
         """Take a record, and count what is lost by it."""
         for lost, reason in self.backlog.add(record):
             self.ledger.drop(reason, lost.levelno)
 
+    def _settle(self, records: Sequence[Record]) -> None:
+        """Let go of records that were in flight."""
+        self.backlog.settle(records)
+
+    @property
+    def _ready(self) -> bool:
+        """Whether the next batch may be formed."""
+        return bool(self.backlog.waiting)
+
+    @property
+    def _empty(self) -> bool:
+        """Whether a shutdown has nothing to wait for."""
+        return not len(self.backlog)
+
+    @property
+    def _relieved(self) -> bool:
+        """Whether a shutdown has no need of further attempts."""
+        return False
+
+    async def _close(self, run: Run) -> None:
+        """Do what is to be done before what is left is counted as lost."""
+
+    def _lose(self) -> Sequence[Record]:
+        """Let go of everything; gives what is lost by it."""
+        return self.backlog.clear()
+
+    # ----------------------------------------------------------------------------------------------------------------
+
     async def _main(self, run: Run) -> None:
         delivery = Delivery(self.sink, self, run.shutdown.hold)
-        while not run.shutdown.over and not (run.routed and not len(self.backlog)):
+        while not run.shutdown.over and not (run.routed and self._empty):
             try:
                 await self._step(run, delivery)
             except Exception as error:  # noqa: BLE001 - no fault may end the lane; it is reported, and the records stay
@@ -231,10 +276,11 @@ class Lane:
         await delivery.close(min(self.sink.send_timeout, run.shutdown.remaining))
         await run.shutdown.hold(printed, beyond=BEYOND)
         if self._run is run:
+            await self._close(run)
             self._leave(printing)
 
     async def _step(self, run: Run, delivery: Delivery) -> None:
-        if not self.backlog.waiting:
+        if not self._ready:
             await self._sleep(None)
             return
         await self._gather(run)
@@ -252,7 +298,7 @@ class Lane:
         printed = set(map(id, printing.stop()))
         ledger = self.ledger
         ledger.begin()
-        left = self.backlog.clear()
+        left = self._lose()
         for record in left:
             if id(record) in printed:
                 ledger.printed += 1

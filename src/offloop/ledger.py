@@ -29,19 +29,19 @@ class Counts:
 
     Attributes:
         offered: Records that reached this stage.
-        recovered: Read back from a spool.
+        recovered: Found in a spool: what an earlier process, or one that died, had left there.
         delivered: The destination took them (for the intake: the listener did).
         diverted: The fallback took them.
         filtered: Turned away by a level or a filter of this stage.
         dropped: Lost, by reason (`overflow`, `shed`, `expired`, `rejected`, `shutdown`, `own`, `corrupt`), then level
             name.
         dead_lettered: Refused by the destination and handed to the dead-letter sink.
-        spooled: On disk.
+        spooled: On disk, and not yet delivered.
         printed: Written to stderr as the last resort.
-        pending: In memory, on the way.
+        pending: In memory only, on the way.
         state: What a sink is doing: `idle`, `connected`, `retrying`, `failing` or `stopped`; for the intake `idle` or
             `running`.
-        error: The last failure of a sink in words, None if the last delivery went well.
+        error: The last failure of a sink in words, or `spool: ` and that of its spool; None if all goes well.
     """
 
     offered: int = 0
@@ -123,6 +123,8 @@ class Ledger:
         "filtered",
         "offered",
         "printed",
+        "recovered",
+        "spooled",
         "state",
     )
 
@@ -136,6 +138,8 @@ class Ledger:
         self._version = 0
         self._drops: dict[tuple[str, int], int] = {}
         self.offered = 0
+        self.recovered = 0
+        self.spooled = 0
         self.delivered = 0
         self.filtered = 0
         self.printed = 0
@@ -160,10 +164,13 @@ class Ledger:
     def counts(self) -> Counts:
         """A snapshot that balances, from any thread."""
         # A signal handler may have interrupted the writer amid a set of changes: it sees what was before them.
-        raw = steadily(lambda: self._version, self._raw, lambda: self._before)
-        offered, delivered, filtered, printed, drops, pending = raw
+        (offered, recovered, spooled, delivered, filtered, printed), drops, pending = steadily(
+            lambda: self._version, self._raw, lambda: self._before
+        )
         return Counts(
             offered=offered,
+            recovered=recovered,
+            spooled=spooled,
             delivered=delivered,
             filtered=filtered,
             dropped=tabulate(drops.items()),
@@ -173,8 +180,9 @@ class Ledger:
             error=self.error,
         )
 
-    def _raw(self) -> tuple[int, int, int, int, dict[tuple[str, int], int], int]:
-        return self.offered, self.delivered, self.filtered, self.printed, self._drops.copy(), self._pending()
+    def _raw(self) -> tuple[tuple[int, int, int, int, int, int], dict[tuple[str, int], int], int]:
+        counts = (self.offered, self.recovered, self.spooled, self.delivered, self.filtered, self.printed)
+        return counts, self._drops.copy(), self._pending()
 
 
 def steadily(version: Callable[[], int], read: Callable[[], _T], otherwise: Callable[[], _T]) -> _T:

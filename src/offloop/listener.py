@@ -83,7 +83,7 @@ class QueueListener:
         self.respect_handler_level = respect_handler_level
         self.shutdown_timeout = shutdown_timeout
         self._intake = Intake.of(queue)
-        self._lanes = [Lane(sink, name) for sink, name in zip(self.sinks, _names(self.sinks), strict=True)]
+        self._lanes = [_lane(sink, name) for sink, name in zip(self.sinks, _names(self.sinks), strict=True)]
         for lane in self._lanes:
             lane.siblings = [other for other in self._lanes if other is not lane]
         self._renderer = Worker("offloop-tracebacks")
@@ -107,7 +107,7 @@ class QueueListener:
     @property
     def _idle(self) -> bool:
         """Whether nothing is held."""
-        return not self._intake.pending and not any(len(lane.backlog) for lane in self._lanes)
+        return not self._intake.pending and not any(lane.counts().pending for lane in self._lanes)
 
     @property
     def runs_here(self) -> bool:
@@ -384,7 +384,7 @@ class QueueListener:
             return await self._until(lambda: not any(barrier.ahead for _, barrier in barriers), wait, left)
         finally:
             for lane, barrier in barriers:
-                lane.backlog.forget(barrier)
+                lane.forget(barrier)
 
     async def _until(self, condition: Callable[[], bool], wait: Wait, left: Callable[[], float]) -> bool:
         while not condition():
@@ -440,6 +440,16 @@ def _acceptance(sink: Sink, *, alone: bool) -> Accept:
         return candidate if passed else None
 
     return accept
+
+
+def _lane(sink: Sink, name: str) -> Lane:
+    """The lane of a sink."""
+    if sink.spool is None:
+        return Lane(sink, name)
+    # SQLite and what it takes to write a record down: nobody pays for importing it who has no spool.
+    from offloop.spooled_lane import SpooledLane
+
+    return SpooledLane(sink, name, sink.spool)
 
 
 def _names(sinks: Sequence[Sink]) -> list[str]:

@@ -18,6 +18,7 @@ from offloop.capture import Record
 from offloop.errors import ConfigError
 from offloop.formatters.json import JSONFormatter
 from offloop.policies import Batching, Buffer, Retry, at_least
+from offloop.spool import Spool
 
 __all__ = ["FAILURES", "Batch", "Sink", "SinkOptions"]
 
@@ -95,6 +96,7 @@ class SinkOptions(TypedDict, total=False):
     retry: Retry
     send_timeout: float
     buffer: Buffer
+    spool: Spool | None
 
 
 class Sink(logging.Handler):
@@ -118,6 +120,7 @@ class Sink(logging.Handler):
         retry: Retry = Retry(),
         send_timeout: float = 10.0,
         buffer: Buffer = Buffer(),
+        spool: Spool | None = None,
     ) -> None:
         """Set what every sink has.
 
@@ -129,6 +132,7 @@ class Sink(logging.Handler):
             retry: When a failed batch is sent again.
             send_timeout: Seconds one `open` or one `send` may take before it is abandoned and tried again.
             buffer: How much is held while the destination is slow or away.
+            spool: Where records are kept on disk while it is. None: in memory alone.
 
         Raises:
             ConfigError: A value is out of its limits, or of another kind.
@@ -152,6 +156,9 @@ class Sink(logging.Handler):
         self.send_timeout = send_timeout
         self.buffer = buffer
         self._said_attached = False
+        if spool is not None:
+            _check_kind(type(self).__name__, "spool", spool, Spool)
+        self.spool = spool
 
     def default_formatter(self) -> logging.Formatter:
         """What formats records where the user gave no formatter."""
@@ -242,7 +249,7 @@ class Sink(logging.Handler):
         return f"<{type(self).__name__} {self.name or 'unnamed'} ({logging.getLevelName(self.level)})>"
 
 
-def _check_kind(owner: str, option: str, value: object, kind: type[Batching | Retry | Buffer]) -> None:
+def _check_kind(owner: str, option: str, value: object, kind: type[Batching | Retry | Buffer | Spool]) -> None:
     if not isinstance(value, kind):
         name = kind.__name__
         msg = f"{owner}: {option} must be of class {name}, as in {option}={name}(...), or left out; got {value!r}"

@@ -59,10 +59,18 @@ class Worker:
                 not pass through an event loop (`SystemExit`, `StopIteration`).
             Exception: What the function raised.
         """
+        return await self.begin(function, *args, **kwargs)
+
+    def begin(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> asyncio.Future[_T]:
+        """As `run`, for who waits later: a future, and no task that the end of `asyncio.run` would cancel.
+
+        Raises:
+            RuntimeError: The interpreter is ending and starts no threads.
+        """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[_T] = loop.create_future()
         self._put(partial(_answer, loop, future, partial(function, *args, **kwargs)))
-        return await future
+        return future
 
     def close(self) -> None:
         """Let the thread end after the jobs it has; waits for none of them. Idempotent; the next job starts another."""

@@ -19,7 +19,7 @@ from typing import cast
 
 from offloop.capture import fixed, scalar_of, text_of
 
-__all__ = ["standard_json", "to_json"]
+__all__ = ["from_msgpack", "standard_json", "to_json", "to_msgpack"]
 
 _MAX_DEPTH = 12  # what capture lets through, and a record around it
 _MAX_BITS = 4096  # the interpreter refuses to write much longer integers in decimal
@@ -52,12 +52,18 @@ def _by_standard(value: object) -> bytes:
 
 
 _quickly: Callable[[object], bytes]
+to_msgpack: Callable[[object], bytes] | None = None
+"""A tree of plain values as MessagePack; raises on any other, and on a lone surrogate. None without msgspec."""
+from_msgpack: Callable[[bytes], object] | None = None
+"""The way back."""
 try:
     import msgspec
 except ImportError:  # no wheel for this build of Python
     _quickly = _by_standard
 else:
     _quickly = msgspec.json.Encoder(enc_hook=scalar_of).encode
+    to_msgpack = msgspec.msgpack.Encoder().encode
+    from_msgpack = msgspec.msgpack.Decoder().decode
 
 
 def to_json(value: object) -> bytes:

@@ -1,0 +1,368 @@
+"""A sink's records on disk: the files of this process and those that others left, as one line, oldest first.
+
+Never used on the loop's thread, and by one thread at a time; no trouble with a disk or a file is raised, each is told
+in an `Outcome`. Records are named by a number: those of this process count up from 0 as they were offered, those found
+are below. Numbers up to the cursor are in memory too ("handed"), those after it are unread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+import sqlite3
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from threading import Lock
+from typing import TypeVar
+
+from offloop.capture import Record
+from offloop.record_codec import Unreadable, pack, unpack
+from offloop.spool import Spool
+from offloop.spool_file import Abandoned, Row, SpoolFile, is_damage, remove, row_of
+from offloop.spool_lock import SpoolLock
+from offloop.spool_rescue import Rescue
+from offloop.spool_turn import Numbered, Outcome, Turn
+from offloop.worker import Breather
+
+__all__ = ["SpoolStore", "stem_of"]
+
+_T = TypeVar("_T")
+_AT_A_TIME = 500  # rows
+_NOTSET = 0  # the level of what can't be read any more
+
+
+class _Member:
+    """A file of the line; its record of number n has the id n - offset."""
+
+    def __init__(self, file: SpoolFile, lock: SpoolLock, offset: int, floor: int) -> None:
+        self.file = file
+        self.lock = lock
+        self.offset = offset
+        self.floor = floor
+        """No number of a record in it is below."""
+        self.handed = 0
+
+    @property
+    def unread(self) -> int:
+        return self.file.state.live - self.handed
+
+    def end(self, *, keep: bool) -> None:
+        """Close it; remove it unless it is to be kept."""
+        self.file.close()
+        if not keep:
+            remove(self.file.path)
+        self.lock.release(remove=not keep)
+
+
+class SpoolStore:
+    """All that one sink has on disk, as far as this process owns it."""
+
+    def __init__(self, spool: Spool, name: str) -> None:
+        """Touch nothing yet.
+
+        Args:
+            spool: Where, how much, how long.
+            name: The sink's.
+        """
+        self._spool = spool
+        self._stem = stem_of(name)
+        self._rescue = Rescue(name, durable=spool.durable)
+        self._members: list[_Member] = []
+        self._own: _Member | None = None
+        self._left: dict[Path, int] = {}
+        self._cursor = -1
+        self._floor = 0
+        self._lock = Lock()  # a thread that ends may still be at work when the next one begins
+        self._pid = os.getpid()
+
+    def open(self, floor: int) -> Outcome:
+        """Take over what others left, to come before any record from this number on. Once, before any `exchange`."""
+        with self._mine():
+            out = Outcome()
+            self._floor = floor
+            self._cursor = floor - 1
+            self._attempt(out, self._make_directory)
+            stems: set[str] = set()
+            self._attempt(out, lambda: stems.update(self._stems()))
+            for stem in sorted(stems, reverse=True):
+                self._attempt(out, lambda base=self._spool.path / stem: self._adopt(base, out))  # type: ignore[misc]
+            return self._summed(out)
+
+    def exchange(self, turn: Turn) -> Outcome:
+        """Remove, store and read, in this order. What fails does not keep the rest from being tried."""
+        packed = _packed(turn.rows)
+        with self._mine():
+            out = Outcome(kept=list(turn.settled))
+            self._attempt(out, lambda: self._trim(turn, packed, out))
+            self._attempt(out, lambda: self._write(turn, packed, out))
+            self._attempt(out, lambda: self._remove(out))
+            if turn.want > 0:
+                self._attempt(out, lambda: self._read(turn, out))
+            self._attempt(out, self._finish)
+            return self._summed(out)
+
+    def close(self) -> None:
+        """Let go of all files: what is in them is the next one's, in this process or another."""
+        with self._mine():
+            for member in self._members:
+                live = member.file.state.live
+                if live:
+                    self._left[member.file.path] = live
+                with suppress(OSError):  # a file that stays is found, empty, by the next one
+                    member.end(keep=live > 0)
+            self._members, self._own = [], None
+
+    # -- opening -----------------------------------------------------------------------------------------------------
+
+    def _mine(self) -> Lock:
+        """The lock; in a forked child all is let go of first that is its parent's."""
+        if self._pid != os.getpid():
+            self._lock = Lock()
+            for member in self._members:
+                member.file.close()
+            self._members, self._own, self._left = [], None, {}
+            self._cursor, self._pid = self._floor - 1, os.getpid()
+        return self._lock
+
+    def _make_directory(self) -> None:
+        path = self._spool.path
+        if not path.is_dir():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileExistsError):
+                path.mkdir(mode=0o700)
+
+    def _stems(self) -> set[str]:
+        """Names of the sink's files, but for the endings; those of this process are among them."""
+        names = (entry.name for entry in os.scandir(self._spool.path))
+        found = (re.fullmatch(rf"({re.escape(self._stem)}\.[0-9a-f-]+)\.(?:spool|lock)", name) for name in names)
+        return {match[1] for match in found if match is not None}
+
+    def _adopt(self, base: Path, out: Outcome) -> None:
+        """Put a file that nobody holds in front of the line."""
+        lock = SpoolLock.take(base.with_name(f"{base.name}.lock"))
+        if lock is None:
+            return
+        path = base.with_name(f"{base.name}.spool")
+        try:
+            opened = self._rescue.open(path) if path.exists() else None
+        except BaseException:
+            lock.release(remove=False)
+            raise
+        if opened is None:
+            lock.release(remove=True)
+            return
+        file, missing = opened
+        out.found += max(0, file.state.live + missing - self._left.pop(path, 0))
+        out.lost += [("corrupt", _NOTSET)] * missing
+        ceiling = self._cursor + 1
+        offset = ceiling - 1 - file.state.last
+        member = _Member(file, lock, offset, min(file.state.first + offset, ceiling - 1))
+        if not file.state.live:
+            member.end(keep=False)
+            return
+        self._members.insert(0, member)
+        self._cursor = member.floor - 1
+
+    # -- in and out --------------------------------------------------------------------------------------------------
+
+    def _attempt(self, out: Outcome, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except Abandoned:
+            out.error = "no time was left"
+        except (OSError, sqlite3.Error) as error:
+            out.error = _words(error)
+
+    def _on(self, member: _Member, step: Callable[[], _T], out: Outcome) -> _T:
+        """Do something with a file; if it is found broken, salvage it and do it again."""
+        try:
+            return step()
+        except sqlite3.Error as error:
+            if not is_damage(error):
+                raise
+        self._salvage(member, out)
+        return step()
+
+    def _salvage(self, member: _Member, out: Outcome) -> None:
+        unread, changes = member.unread, member.file.state
+        member.file = self._rescue.salvage(member.file.path, member.file, changes)
+        found = member.file.count_after(self._cursor - member.offset)
+        out.lost += [("corrupt", _NOTSET)] * max(0, unread - found)
+        out.found += max(0, found - unread)
+        # Those in memory are counted as there, whether or not their rows are: they are removed by and by.
+        state = member.file.state
+        member.file.change(state=state._replace(live=found + member.handed, changes=changes.changes + 1))
+
+    def _write(self, turn: Turn, packed: list[Row], out: Outcome) -> None:
+        """Store, and remove what lies in the same file, in one commit."""
+        refused = set(out.refused)
+        rows = [row for row in packed if row.id not in refused]
+        if rows:
+            own = self._own or self._make()
+            settled = [number for number in turn.settled if number >= own.floor]
+            self._on(own, lambda: own.file.change(delete=settled, insert=rows, claim=turn.claim), out)
+            own.handed += sum(row.id <= turn.handed for row in rows) - len(settled)
+            out.kept = [number for number in turn.settled if number < own.floor]
+            self._cursor = max(self._cursor, min(turn.handed, rows[-1].id))
+        out.stored = True
+
+    def _remove(self, out: Outcome) -> None:
+        """Remove what is left to be removed, each from its file."""
+        for member in reversed(self._members):
+            ids = [number - member.offset for number in out.kept[bisect_left(out.kept, member.floor) :]]
+            if ids:
+                self._on(member, lambda member=member, ids=ids: member.file.change(delete=ids), out)  # type: ignore[misc]
+                member.handed -= len(ids)
+                del out.kept[-len(ids) :]
+        out.kept.clear()  # nobody has these: a fault took them, and they were counted
+
+    def _make(self) -> _Member:
+        """The file of this process, made when it is needed."""
+        self._make_directory()
+        while True:
+            name = f"{self._stem}.{time.time_ns():016x}-{os.getpid()}-{secrets.token_hex(4)}"
+            lock = SpoolLock.take(self._spool.path / f"{name}.lock")
+            if lock is not None:
+                break
+        try:
+            file = SpoolFile(self._spool.path / f"{name}.spool", durable=self._spool.durable)
+        except BaseException:
+            lock.release(remove=False)
+            raise
+        self._own = _Member(file, lock, 0, self._floor)
+        self._members.append(self._own)
+        return self._own
+
+    def _read(self, turn: Turn, out: Outcome) -> None:
+        size = 0
+        for member in self._members:
+            again = True
+            while member.unread > 0 and len(out.read) < turn.want and size < turn.want_bytes:
+                count = min(_AT_A_TIME, turn.want - len(out.read))
+                after = self._cursor - member.offset
+                rows = self._on(member, lambda m=member, a=after, c=count: list(m.file.after(a, c)), out)  # type: ignore[misc]
+                if rows:
+                    size += self._take(member, rows, out, turn.want_bytes - size)
+                elif again:
+                    again = False
+                    self._salvage(member, out)  # it has fewer rows than it says
+                else:
+                    out.lost += [("corrupt", _NOTSET)] * member.unread
+                    member.file.change(state=member.file.state._replace(live=member.handed))
+
+    def _take(self, member: _Member, rows: Sequence[Row], out: Outcome, want_bytes: int) -> int:
+        """Hand over rows, as many as are wanted; gives their bytes. What is broken or too old is removed."""
+        size = 0
+        bad: list[int] = []
+        lost: list[tuple[str, int]] = []
+        oldest = self._oldest
+        breathe = Breather()
+        for row in rows:
+            if size >= want_bytes:
+                break
+            try:
+                record = _read_row(row)
+            except Unreadable:
+                bad.append(row.id)
+                lost.append(("corrupt", row.level if row.intact else _NOTSET))
+            else:
+                if row.created < oldest:
+                    bad.append(row.id)
+                    lost.append(("expired", row.level))
+                else:
+                    out.read.append((row.id + member.offset, record))
+                    member.handed += 1
+                    size += len(row.data)
+            self._cursor = row.id + member.offset
+            breathe()
+        if bad:
+            member.file.change(delete=bad)
+            out.lost += lost
+        return size
+
+    # -- bounds ------------------------------------------------------------------------------------------------------
+
+    @property
+    def _oldest(self) -> float:
+        return float("-inf") if self._spool.max_age is None else time.time() - self._spool.max_age
+
+    def _trim(self, turn: Turn, packed: Sequence[Row], out: Outcome) -> None:
+        """Drop the oldest unread rows: those that are too old, and those for which there is no room."""
+        oldest = self._oldest
+        excess = self._size_bytes + sum(len(row.data) for row in packed) - self._spool.max_bytes
+        for member in self._members:
+            while member.unread > 0 and (excess > 0 or self._spool.max_age is not None):
+                after = self._cursor - member.offset
+                bounds = self._on(member, lambda m=member, a=after: m.file.bounds_after(a, _AT_A_TIME), out)  # type: ignore[misc]
+                victims: list[int] = []
+                lost: list[tuple[str, int]] = []
+                for id_, level, created, size in bounds:
+                    if excess <= 0 and not created < oldest:
+                        break
+                    victims.append(id_)
+                    lost.append(("expired" if created < oldest else "overflow", level))
+                    excess -= size
+                if not victims:
+                    break
+                member.file.change(delete=victims)
+                out.lost += lost
+        for row in packed:
+            if excess <= 0:
+                break
+            if row.id > turn.handed:
+                out.refused.append(row.id)
+                excess -= len(row.data)
+
+    def _finish(self) -> None:
+        """Remove the files of others that are done with."""
+        for member in [member for member in self._members if member is not self._own and not member.file.state.live]:
+            self._members.remove(member)
+            member.end(keep=False)
+
+    @property
+    def _size_bytes(self) -> int:
+        return sum(member.file.state.bytes for member in self._members)
+
+    def _summed(self, out: Outcome) -> Outcome:
+        out.unread = sum(max(0, member.unread) for member in self._members)
+        out.size_bytes = self._size_bytes
+        return out
+
+
+def stem_of(name: str) -> str:
+    """How the files of a sink of this name begin: safe on any file system, and not that of any other name."""
+    digest = hashlib.blake2s(name.encode("utf-8", "backslashreplace"), digest_size=5).hexdigest()
+    return f"{re.sub('[^A-Za-z0-9_-]+', '_', name)[:40]}-{digest}"
+
+
+def _packed(rows: Sequence[Numbered]) -> list[Row]:
+    """The records as rows, tracebacks rendered."""
+    packed: list[Row] = []
+    breathe = Breather()
+    for number, record in rows:
+        if record.exception is not None and record.exc_text is None:
+            try:
+                record.exc_text = record.exception.render()
+            except Exception:  # noqa: BLE001 - an odd exception class; the plain form says as much
+                record.exc_text = record.exception.brief()
+        # A filter may have left anything there.
+        level = record.levelno if isinstance(record.levelno, int) else _NOTSET
+        created = record.created if isinstance(record.created, float) else time.time()
+        packed.append(row_of(number, level, created, pack(record)))
+        breathe()
+    return packed
+
+
+def _read_row(row: Row) -> Record:
+    if not row.intact:
+        raise Unreadable("the checksum is wrong")
+    return unpack(row.data)
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
