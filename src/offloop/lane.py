@@ -420,6 +420,8 @@ def _bytes(data: object) -> bytes:
 
 
 async def _print(printer: Worker, printing: Printing) -> None:
+    if not len(printing):
+        return
     with suppress(RuntimeError):  # no thread starts any more: nothing is printed, and all is counted as dropped
         await printer.run(printing.run)
 

@@ -308,6 +308,7 @@ class QueueListener:
             return
         self._intake.detach()
         self._renderer.close()
+        run.printer.close()
         self._run = None
         self._progressed()
 

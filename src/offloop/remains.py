@@ -38,6 +38,9 @@ class Printing:
         self._stopped = False
         self._printed = 0
 
+    def __len__(self) -> int:
+        return len(self._records)
+
     def run(self) -> None:
         """Print until all is printed, the budget is spent, or `stop` was called; from any thread, once."""
         budget, began = self._budget, time.monotonic()
