@@ -25,6 +25,7 @@ class Fates:
         self.delivered_messages: list[str] = []
         self.dropped_messages: dict[str, list[str]] = {}
         self.states: list[str] = []
+        self.reasons: list[str] = []
         self.asked: list[float] = []
         self.delays: list[float] = []
         self._pauses = pauses
@@ -35,8 +36,15 @@ class Fates:
     def dropped(self, records: Sequence[Record], reason: str) -> None:
         self.dropped_messages.setdefault(reason, []).extend(record.getMessage() for record in records)
 
+    def rejected(self, records: Sequence[Record], why: str) -> None:
+        self.dropped(records, "rejected")
+        self.reasons += [why] * len(records)
+
     def failing(self, state: str, error: BaseException) -> None:
         self.states.append(state)
+
+    def probing(self) -> None:
+        self.states.append("probing")
 
     async def back_off(self, seconds: float, asked: float) -> bool:
         self.delays.append(seconds)

@@ -20,7 +20,7 @@ from offloop.handler import QueueHandler
 from offloop.ledger import Counts, Report, Stats
 from offloop.listener import QueueListener
 from offloop.pipeline import Pipeline
-from offloop.policies import Batching, Buffer, Retry
+from offloop.policies import Batching, Breaker, Buffer, Retry
 from offloop.sink import Batch, Sink
 from offloop.sinks.tcp import TCPSink
 from offloop.spool import Spool
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Batch",
     "Batching",
+    "Breaker",
     "Buffer",
     "ConfigError",
     "Counts",

@@ -114,14 +114,15 @@ class Backlog:
                 index = evictable(self.waiting, _level, record.levelno)
                 if index is None:
                     break
-                lost.append((self._evict(index), "overflow"))
+                lost.append((self.evict(index), "overflow"))
             else:
                 self.append(record)
                 return lost
         lost.append((record, "overflow"))
         return lost
 
-    def _evict(self, index: int) -> Record:
+    def evict(self, index: int) -> Record:
+        """Let go of a record that waits, by its position."""
         record = self.waiting[index]
         del self.waiting[index]
         self.size_bytes -= record.size_bytes

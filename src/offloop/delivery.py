@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from offloop import diagnostics, marks
+from offloop.breaker import Circuit
 from offloop.capture import Record, text_of
 from offloop.errors import DeliveryError, PartialFailure, PermanentFailure, SinkFailure, TemporaryFailure
 from offloop.sink import Batch, Sink
@@ -40,10 +41,16 @@ class Settlement(Protocol):
         """The destination has them; those in `filtered` its own filters turned away."""
 
     def dropped(self, records: Sequence[Record], reason: str) -> None:
-        """They are lost."""
+        """They are lost, unless somebody else takes them."""
+
+    def rejected(self, records: Sequence[Record], why: str) -> None:
+        """The destination will never take them."""
 
     def failing(self, state: str, error: BaseException) -> None:
         """An attempt failed; the records are still ours."""
+
+    def probing(self) -> None:
+        """The breaker is open, and an attempt begins all the same."""
 
     async def back_off(self, seconds: float, asked: float) -> bool:
         """Wait before the next attempt, at least as long as was asked; False if there is no time left for one."""
@@ -87,6 +94,9 @@ class Delivery:
         sink: Whose `open`, `send` and `aclose` are called, one at a time.
         settlement: Is told what became of each record.
         hold: How to wait.
+
+    Attributes:
+        circuit: The breaker.
     """
 
     def __init__(self, sink: Sink, settlement: Settlement, hold: Hold) -> None:
@@ -95,6 +105,7 @@ class Delivery:
         self._hold = hold
         self._loop = asyncio.get_running_loop()
         self._opened = False
+        self.circuit = Circuit(sink.breaker, self._loop.time)
         self.failures = 0
         self._rounds = 0  # journeys in a row on which the sink choked on all it was given
         self._has_delivered = False  # since a record was last rejected for failing alone
@@ -105,19 +116,26 @@ class Delivery:
         """Send the batch, in order, again and again where that may help.
 
         Returns:
-            True once every record is settled; False if some are not: the deadline passed, or the sink chokes on
-            everything and the records left are to be tried again in a new batch, with others.
+            True once every record is settled; False if some are not: the deadline passed, the breaker opened and they
+            need not wait, or the sink chokes on everything and the records left are to be tried again in a new batch,
+            with others.
         """
+        if self.circuit.wait and not await self._settlement.back_off(self.circuit.wait, 0.0):
+            return False
         journey = _Journey(batch, self._loop.time())
-        while journey.pieces:
-            piece = journey.pieces.pop()
-            if not await self._judge(journey, piece, await self._attempt(piece)):
-                return False
+        try:
+            while journey.pieces:
+                piece = journey.pieces.pop()
+                if not await self._judge(journey, piece, await self._attempt(piece)):
+                    return False
+        finally:
+            self.circuit.answered()  # if nothing was taken, and nothing failed either
         return not journey.suspects
 
-    async def close(self, timeout: float) -> None:
-        """Close the sink, waiting at most so many seconds."""
+    async def close(self, timeout: float, hold: Hold | None = None) -> None:
+        """Close the sink, waiting at most so many seconds, and in another way than for attempts if one is given."""
         self._opened = False
+        self._hold = hold or self._hold
         error = await self._bounded(self._sink.aclose, max(timeout, _GRACE), "aclose")
         if error is not None:
             diagnostics.report(f"aclose:{id(self._sink)}", f"{self._sink!r} did not close: {_words(error)}")
@@ -152,7 +170,7 @@ class Delivery:
             return False
         limit = self._sink.retry.give_up_after
         if limit is not None and self._loop.time() - journey.started >= limit:
-            self._settlement.failing("retrying", error)
+            self._failed(error, "retrying")
             for expired in reversed(journey.pieces):
                 self._settlement.dropped(expired.records, "expired")
             journey.pieces.clear()
@@ -177,6 +195,8 @@ class Delivery:
         return False
 
     async def _attempt(self, batch: Batch) -> BaseException | None:
+        if self.circuit.attempt():
+            self._settlement.probing()
         if not self._opened:
             error = await self._bounded(self._sink.open, self._sink.send_timeout, "open")
             if error is not None:
@@ -214,19 +234,24 @@ class Delivery:
             task.exception()  # retrieved: whatever it was, the batch went another way long ago
 
     def _took(self, piece: Batch) -> None:
-        self.failures = 0
         self._rounds = 0
         self._lone_rounds = 0
-        self._has_delivered = True
+        self._works()
         self._settlement.delivered(piece.records, _turned_away(piece.records, piece))
+
+    def _works(self) -> None:
+        """The sink has taken something: this alone resets the backoff, and closes the breaker."""
+        self.failures = 0
+        self._has_delivered = True
+        if self.circuit.delivered():
+            diagnostics.report(f"closed:{id(self._sink)}", f"{self._sink!r} works again: its breaker is closed")
 
     def _took_some(self, piece: Batch, error: PartialFailure) -> Batch | None:
         """Settle what was taken or refused; what is to be sent again, if anything."""
         again, refused = ({id(record) for record in records} for records in (error.retry, error.rejected))
         taken = [r for r in piece if id(r) not in again and id(r) not in refused]
         if taken:
-            self.failures = 0
-            self._has_delivered = True
+            self._works()
             self._settlement.delivered(taken, _turned_away(taken, piece))
         rejected = [r for r in piece if id(r) in refused]
         if rejected:
@@ -234,16 +259,13 @@ class Delivery:
         keep = [index for index, r in enumerate(piece) if id(r) in again and id(r) not in refused]
         return piece.pick(keep) if keep else None
 
-    def _refuse(self, records: Sequence[Record], error: BaseException | None) -> None:
-        self._settlement.dropped(records, "rejected")
-        self._say_rejected(records, error)
-
-    def _say_rejected(self, records: Sequence[Record], error: BaseException | None) -> None:
+    def _refuse(self, records: Sequence[Record], error: BaseException) -> None:
+        self._settlement.rejected(records, _words(error))
         first = records[0]
-        reason = "" if error is None else f": {_words(error)}"
         diagnostics.report(
             f"rejected:{id(self._sink)}",
-            f"{self._sink!r} rejected {len(records)} record(s), the first {first.levelname} of {first.name!r}{reason}",
+            f"{self._sink!r} rejected {len(records)} record(s), the first {first.levelname} of {first.name!r}: "
+            f"{_words(error)}",
         )
 
     def _halves(self, piece: Batch) -> list[Batch]:
@@ -277,15 +299,32 @@ class Delivery:
         return True
 
     async def _pause(self, error: BaseException, state: str) -> bool:
+        delay, asked = self._failed(error, state)
+        if self.circuit.closed:
+            diagnostics.report(
+                f"{state}:{id(self._sink)}",
+                f"{self._sink!r} failed, next attempt in {max(delay, asked):.1f} s: {_words(error)}",
+            )
+        waited = await self._settlement.back_off(delay, asked)
+        if waited:
+            self.circuit.hasten()  # a shutdown may have cut the wait short
+        return waited
+
+    def _failed(self, error: BaseException, state: str) -> tuple[float, float]:
+        """Count a failed attempt; gives the seconds to wait, and those that the destination asked for."""
         self.failures += 1
+        delay, asked = self._sink.retry.delay(self.failures), getattr(error, "retry_after", None) or 0.0
+        opened = self.circuit.failed(max(delay, asked), fatal=isinstance(error, SinkFailure))
+        if not self.circuit.closed:
+            state, delay = "open", self.circuit.wait
+        if opened:
+            diagnostics.report(
+                f"opened:{id(self._sink)}",
+                f"{self._sink!r}: the breaker is open after {self.failures} failure(s) in a row, next attempt in "
+                f"{delay:.1f} s: {_words(error)}",
+            )
         self._settlement.failing(state, error)
-        delay = self._sink.retry.delay(self.failures)
-        asked = getattr(error, "retry_after", None) or 0.0
-        diagnostics.report(
-            f"{state}:{id(self._sink)}",
-            f"{self._sink!r} failed, next attempt in {max(delay, asked):.1f} s: {_words(error)}",
-        )
-        return await self._settlement.back_off(delay, asked)
+        return delay, asked
 
 
 def _start(loop: asyncio.AbstractEventLoop, call: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

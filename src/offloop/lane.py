@@ -14,9 +14,12 @@ from typing import Protocol
 
 from offloop import diagnostics
 from offloop.backlog import Backlog, Barrier
+from offloop.breaker import Circuit
 from offloop.capture import Record, message_of, text_of
 from offloop.delivery import Delivery
+from offloop.diversion import Early, Porter
 from offloop.formatters.json import JSONFormatter
+from offloop.gate import acceptance
 from offloop.ledger import Counts, Ledger
 from offloop.pacer import Pacer
 from offloop.remains import Printing
@@ -93,32 +96,54 @@ class Lane:
         self.sink = sink
         self.name = name
         self.backlog = Backlog(sink.buffer)
-        self.ledger = Ledger(lambda: len(self.backlog))
+        self.porter = Porter(self)
+        self.ledger = Ledger(self._pending)
         self.chunk: list[Record] = []
         """What the listener has for this lane in the slice at hand."""
         self.siblings: Sequence[Lane] = ()
+        self.givers: Sequence[Lane] = ()
+        """Who hands over to this one."""
+        self.depth = 0
+        """How many lanes a record may have passed before it comes here."""
+        self.share = 1.0
+        """Which part of a shutdown's time is for this lane; the rest is for those it falls back on."""
+        self.respects_level = True
+        """Whether a record below the sink's level is kept from it when another lane hands it over."""
         self._sleeper: asyncio.Future[None] | None = None
         self._run: Run | None = None
+        self._time: Shutdown | None = None
+        self._circuit: Circuit | None = None
 
     # -- for the listener --------------------------------------------------------------------------------------------
 
     def commit(self, offered: int) -> None:
         """Take the chunk: of so many records offered these are for us."""
-        chunk, ledger = self.chunk, self.ledger
-        ledger.begin()
-        ledger.offered += offered
-        ledger.filtered += offered - len(chunk)
-        for record in chunk:
-            self._admit(record)
-        ledger.end()
-        chunk.clear()
-        self.wake()
+        self.ledger.begin()
+        self._count_in(offered, self.chunk)
+        self.ledger.end()
+        self.chunk.clear()
+        self._arrived()
+
+    def take(self, records: Sequence[Record], give: Callable[[], None]) -> None:
+        """Take over what another lane can't deliver, as far as level and filters let it in.
+
+        Args:
+            records: For nobody else.
+            give: Has the other lane let go of them.
+        """
+        accept = acceptance(self.sink, alone=True)
+        level = self.sink.level if self.respects_level else 0
+        accepted = [taken for record in records if record.levelno >= level and (taken := accept(record)) is not None]
+        self.ledger.begin()
+        give()
+        self._count_in(len(records), accepted)
+        self.ledger.end()
+        self._arrived()
 
     async def main(self, run: Run) -> None:
         """Deliver in the running loop, until the shutdown is over or nothing more is to come."""
         if self._run is not run:
-            self._run = run
-            run.shutdown.tell(self.wake)
+            self._enter(run)
         self._sleeper = None
         self.backlog.land()
         await self._main(run)
@@ -127,10 +152,12 @@ class Lane:
         """Have a look again."""
         if self._sleeper is not None and not self._sleeper.done():
             self._sleeper.set_result(None)
+        self.porter.ring()
 
     def give_up(self) -> None:
         """Forget a loop that will not go on; what it left here is for the next one."""
-        self._run = self._sleeper = None
+        self._run = self._sleeper = self._time = self._circuit = None
+        self.porter.give_up()
 
     def surrender(self, budget: Budget) -> None:
         """Print what is held, on this thread, since no loop will run any more."""
@@ -143,7 +170,8 @@ class Lane:
         self.give_up()
         self.chunk = []
         self.backlog = Backlog(self.sink.buffer)
-        self.ledger = Ledger(lambda: len(self.backlog))
+        self.porter.clear()
+        self.ledger = Ledger(self._pending)
 
     def counts(self) -> Counts:
         """A snapshot of the ledger."""
@@ -166,36 +194,53 @@ class Lane:
         """Count what the destination took, and what its own filters turned away."""
         ledger = self.ledger
         ledger.begin()
+        ledger.state, ledger.error = "connected", None
         self._settle(records)
         ledger.delivered += len(records) - len(filtered)
         ledger.filtered += len(filtered)
-        ledger.state, ledger.error = "connected", None
         ledger.end()
         self._started.progressed()
 
     def dropped(self, records: Sequence[Record], reason: str) -> None:
-        """Count what was lost."""
-        ledger = self.ledger
-        ledger.begin()
+        """Count what was lost, or have the fallback take it."""
+        self.ledger.begin()
         self._settle(records)
         for record in records:
-            ledger.drop(reason, record.levelno)
-        ledger.end()
-        self._started.progressed()
+            self._miss(record, reason)
+        self.ledger.end()
+        self._progressed()
+
+    def rejected(self, records: Sequence[Record], why: str) -> None:
+        """Count what the destination refuses, or have it go to the dead letters."""
+        self.ledger.begin()
+        self._settle(records)
+        for record in records:
+            if self.porter.dead_letters is None:
+                self.ledger.drop("rejected", record.levelno)
+            else:
+                self.porter.leaving.append((record, why))
+        self.ledger.end()
+        self._progressed()
 
     def failing(self, state: str, error: BaseException) -> None:
         """Show that the sink is in trouble."""
         self.ledger.state, self.ledger.error = state, f"{type(error).__name__}: {text_of(error)}"
+        self.wake()
+
+    def probing(self) -> None:
+        """Show that the sink is tried although its breaker is open."""
+        self.ledger.state = "probing"
+        self.wake()
 
     async def back_off(self, seconds: float, asked: float) -> bool:
         """Wait before the next attempt; False if there will be none.
 
         A shutdown that would end before it shortens the wait, so that a sink which comes back late gets its records;
-        what the destination asked for is kept.
+        what the destination asked for is kept. Behind an open breaker nothing waits that can go to the fallback.
         """
-        shutdown, loop = self._started.shutdown, asyncio.get_running_loop()
+        shutdown, loop = self._deadline, asyncio.get_running_loop()
         begin = loop.time()
-        while not shutdown.over and not self._relieved:
+        while not (shutdown.over or self._relieved or self.diverts):
             wait = max(seconds, asked)
             if shutdown.begun and begin + wait > loop.time() + shutdown.remaining:
                 wait = max(asked, loop.time() - begin + shutdown.remaining / 2)
@@ -216,12 +261,73 @@ class Lane:
             raise RuntimeError(msg)
         return self._run
 
+    @property
+    def _deadline(self) -> Shutdown:
+        """When this lane has to be done."""
+        return self._time if self._time is not None else self._started.shutdown
+
+    def _progressed(self) -> None:
+        """Something was settled, or is about to leave."""
+        self.porter.ring()
+        self._started.progressed()
+
+    def _enter(self, run: Run) -> None:
+        """Begin to work in a loop."""
+        self._run, self._circuit = run, None
+        self.porter.give_up()
+        self._time = run.shutdown if self.share >= 1 else Early(run.shutdown, self.share)
+        self._time.tell(self.wake)
+
+    # -- what goes to other lanes ------------------------------------------------------------------------------------
+
+    @property
+    def diverts(self) -> bool:
+        """Whether what waits goes to the fallback, and what comes too."""
+        run = self._run
+        if self.porter.fallback is None or run is None or run.shutdown.over:
+            return False
+        if self._deadline.over:
+            return True
+        circuit = self._circuit
+        return circuit is not None and not circuit.closed and (run.shutdown.begun or not circuit.due)
+
+    def surplus(self, count: int) -> Sequence[Record]:
+        """The next, at most so many, of what waits and is to go to the fallback."""
+        return list(islice(self.backlog.waiting, count)) if self.diverts else ()
+
+    def release(self, records: Sequence[Record]) -> None:
+        """Let go of these, which are the next."""
+        for _ in records:
+            self.backlog.evict(0)
+
+    def _miss(self, record: Record, reason: str) -> None:
+        """What has no place here goes to the fallback, or is lost."""
+        run = self._run
+        if self.porter.fallback is None or run is None or run.shutdown.over or self.porter.has_ended(run):
+            self.ledger.drop(reason, record.levelno)
+        else:
+            self.porter.leaving.append((record, None))
+
     # -- where the records are: in memory here, on disk too in a spooled lane ----------------------------------------
 
+    def _count_in(self, offered: int, accepted: Sequence[Record]) -> None:
+        self.ledger.offered += offered
+        self.ledger.filtered += offered - len(accepted)
+        for record in accepted:
+            self._admit(record)
+
+    def _arrived(self) -> None:
+        """Records came, and were counted."""
+        self.wake()
+
+    def _pending(self) -> int:
+        """How many records are held in memory alone."""
+        return len(self.backlog) + len(self.porter.leaving)
+
     def _admit(self, record: Record) -> None:
-        """Take a record, and count what is lost by it."""
+        """Take a record, and see to what is lost by it."""
         for lost, reason in self.backlog.add(record):
-            self.ledger.drop(reason, lost.levelno)
+            self._miss(lost, reason)
 
     def _settle(self, records: Sequence[Record]) -> None:
         """Let go of records that were in flight."""
@@ -230,12 +336,12 @@ class Lane:
     @property
     def _ready(self) -> bool:
         """Whether the next batch may be formed."""
-        return bool(self.backlog.waiting)
+        return bool(self.backlog.waiting) and not self.diverts
 
     @property
     def _empty(self) -> bool:
         """Whether a shutdown has nothing to wait for."""
-        return not len(self.backlog)
+        return not self._pending()
 
     @property
     def _relieved(self) -> bool:
@@ -247,13 +353,14 @@ class Lane:
 
     def _lose(self) -> Sequence[Record]:
         """Let go of everything; gives what is lost by it."""
-        return self.backlog.clear()
+        return [*self.porter.clear(), *self.backlog.clear()]
 
     # ----------------------------------------------------------------------------------------------------------------
 
     async def _main(self, run: Run) -> None:
-        delivery = Delivery(self.sink, self, run.shutdown.hold)
-        while not run.shutdown.over and not (run.routed and self._empty):
+        delivery = Delivery(self.sink, self, self._deadline.hold)
+        self._circuit = delivery.circuit
+        while not run.shutdown.over and not (run.routed and self._empty and self._are_givers_done(run)):
             try:
                 await self._step(run, delivery)
             except Exception as error:  # noqa: BLE001 - no fault may end the lane; it is reported, and the records stay
@@ -270,10 +377,11 @@ class Lane:
                     self.backlog.land()
         if self._run is not run:
             return  # left behind: the sink is another loop's by now
+        self.porter.end(run)
         printing = self._printing(run.budget)
         # Beside the closing: the time that a hung sink may cost beyond the deadline is for both.
         printed = asyncio.get_running_loop().create_task(_print(run.printer, printing))
-        await delivery.close(min(self.sink.send_timeout, run.shutdown.remaining))
+        await delivery.close(min(self.sink.send_timeout, run.shutdown.remaining), run.shutdown.hold)
         await run.shutdown.hold(printed, beyond=BEYOND)
         if self._run is run:
             await self._close(run)
@@ -281,7 +389,9 @@ class Lane:
 
     async def _step(self, run: Run, delivery: Delivery) -> None:
         if not self._ready:
-            await self._sleep(None)
+            circuit = self._circuit
+            self.porter.ring()
+            await self._sleep(None if circuit is None or run.shutdown.begun else circuit.wait or None)
             return
         await self._gather(run)
         await self._render(run)
@@ -289,9 +399,14 @@ class Lane:
         if batch:
             await delivery.deliver(batch)
 
+    def _are_givers_done(self, run: Run) -> bool:
+        """Whether nothing more comes from other lanes."""
+        return all(giver.porter.has_ended(run) for giver in self.givers)
+
     def _printing(self, budget: Budget) -> Printing:
         """What is held, to be printed."""
-        return Printing(self.name, [*self.backlog.flying.values(), *self.backlog.waiting], budget)
+        leaving = (record for record, _ in self.porter.leaving)
+        return Printing(self.name, [*leaving, *self.backlog.flying.values(), *self.backlog.waiting], budget)
 
     def _leave(self, printing: Printing) -> None:
         """The deadline has passed or nothing is left: what is still here was printed or is lost, and counted."""
@@ -332,7 +447,7 @@ class Lane:
         if not unrendered:
             return
         task = asyncio.get_running_loop().create_task(run.renderer.run(_render_all, unrendered))
-        await run.shutdown.hold(task, _RENDER_TIMEOUT)
+        await self._deadline.hold(task, _RENDER_TIMEOUT)
         for record in unrendered:
             if record.exc_text is None and record.exception is not None:
                 record.exc_text = record.exception.brief()

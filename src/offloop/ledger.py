@@ -18,6 +18,7 @@ __all__ = ["Counts", "Ledger", "Report", "Stats", "steadily", "tabulate"]
 
 _T = TypeVar("_T")
 Dropped = Mapping[str, Mapping[str, int]]
+_Numbers = tuple[int, int, int, int, int, int, int, int]
 
 # A reader that interrupted the writer on its own thread (a signal handler) can't wait for it to finish.
 _LOOKS = 20
@@ -31,16 +32,16 @@ class Counts:
         offered: Records that reached this stage.
         recovered: Found in a spool: what an earlier process, or one that died, had left there.
         delivered: The destination took them (for the intake: the listener did).
-        diverted: The fallback took them.
+        diverted: Handed over to the sink's fallback, whose own counts say what became of them.
         filtered: Turned away by a level or a filter of this stage.
         dropped: Lost, by reason (`overflow`, `shed`, `expired`, `rejected`, `shutdown`, `own`, `corrupt`), then level
             name.
-        dead_lettered: Refused by the destination and handed to the dead-letter sink.
+        dead_lettered: Refused by the destination and handed over to its dead-letter sink, which counts them as offered.
         spooled: On disk, and not yet delivered.
         printed: Written to stderr as the last resort.
         pending: In memory only, on the way.
-        state: What a sink is doing: `idle`, `connected`, `retrying`, `failing` or `stopped`; for the intake `idle` or
-            `running`.
+        state: What a sink is doing: `idle`, `connected`, `retrying`, `failing`, `open` (its breaker is: nothing is
+            tried before the next probe), `probing` or `stopped`; for the intake `idle` or `running`.
         error: The last failure of a sink in words, or `spool: ` and that of its spool; None if all goes well.
     """
 
@@ -118,7 +119,9 @@ class Ledger:
         "_drops",
         "_pending",
         "_version",
+        "dead_lettered",
         "delivered",
+        "diverted",
         "error",
         "filtered",
         "offered",
@@ -141,7 +144,9 @@ class Ledger:
         self.recovered = 0
         self.spooled = 0
         self.delivered = 0
+        self.diverted = 0
         self.filtered = 0
+        self.dead_lettered = 0
         self.printed = 0
         self.state = "idle"
         self.error: str | None = None
@@ -164,24 +169,34 @@ class Ledger:
     def counts(self) -> Counts:
         """A snapshot that balances, from any thread."""
         # A signal handler may have interrupted the writer amid a set of changes: it sees what was before them.
-        (offered, recovered, spooled, delivered, filtered, printed), drops, pending = steadily(
-            lambda: self._version, self._raw, lambda: self._before
-        )
+        counts, drops, pending = steadily(lambda: self._version, self._raw, lambda: self._before)
+        offered, recovered, spooled, delivered, diverted, filtered, dead_lettered, printed = counts
         return Counts(
             offered=offered,
             recovered=recovered,
             spooled=spooled,
             delivered=delivered,
+            diverted=diverted,
             filtered=filtered,
             dropped=tabulate(drops.items()),
+            dead_lettered=dead_lettered,
             printed=printed,
             pending=pending,
             state=self.state,
             error=self.error,
         )
 
-    def _raw(self) -> tuple[tuple[int, int, int, int, int, int], dict[tuple[str, int], int], int]:
-        counts = (self.offered, self.recovered, self.spooled, self.delivered, self.filtered, self.printed)
+    def _raw(self) -> tuple[_Numbers, dict[tuple[str, int], int], int]:
+        counts = (
+            self.offered,
+            self.recovered,
+            self.spooled,
+            self.delivered,
+            self.diverted,
+            self.filtered,
+            self.dead_lettered,
+            self.printed,
+        )
         return counts, self._drops.copy(), self._pending()
 
 

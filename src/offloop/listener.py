@@ -15,18 +15,19 @@ from typing import Any, Self
 import anyio
 
 from offloop import diagnostics, fork
-from offloop.capture import Record, capture, restore, text_of
+from offloop.capture import Record, restore, text_of
 from offloop.delivery import marked_context
 from offloop.errors import ConfigError, PipelineInUse
+from offloop.gate import Accept, acceptance
 from offloop.intake import Intake
 from offloop.lane import Lane, Run
 from offloop.ledger import Report, Stats
 from offloop.pacer import Pacer
 from offloop.policies import at_least
 from offloop.shutdown import BEYOND, Shutdown
-from offloop.sink import FAILURES, Sink
-from offloop.sinks import Destination, as_sink
+from offloop.sink import Destination, Sink
 from offloop.stderr import Budget
+from offloop.wiring import Wiring
 from offloop.worker import Worker
 
 __all__ = ["QueueListener"]
@@ -39,7 +40,6 @@ _LOOK = 16  # records routed between two looks at the clock
 _TURNS = 10  # of the loop, that tasks get to end in when their time is over
 _ROUNDS = 5  # how often a stop goes back for what was logged meanwhile
 
-Accept = Callable[[Record], Record | None]
 Wait = Callable[[asyncio.Future[None], float], Awaitable[bool]]
 
 
@@ -57,6 +57,7 @@ class QueueListener:
         *sinks: Destination,
         respect_handler_level: bool = True,
         shutdown_timeout: float = 5.0,
+        fallback: Destination | None = None,
     ) -> None:
         """Prepare; nothing runs before `start`.
 
@@ -66,26 +67,31 @@ class QueueListener:
                 that take a list of records (a sync one works in a thread of its own).
             respect_handler_level: Whether a record below a sink's level is kept from it.
             shutdown_timeout: Seconds that `stop` takes at most where it is not told otherwise.
+            fallback: What each sink falls back on that has no `fallback` of its own: a sink, which gets what the others
+                can't deliver. It may be one of the sinks, and has a fallback only if it has one of its own.
 
         Raises:
-            ConfigError: Not a queue, something that is no sink, or two sinks of one name.
+            ConfigError: Not a queue, something that is no sink, two sinks of one name, or sinks that fall back on one
+                another.
         """
         if not isinstance(queue, asyncio.Queue):
             msg = f"QueueListener: queue must be an asyncio.Queue, got {queue!r}"
             raise ConfigError(msg)
         at_least("QueueListener: ", "shutdown_timeout", shutdown_timeout, 0, "seconds")
-        for sink in sinks:
-            if getattr(sink, "queue", None) is queue:
-                msg = f"QueueListener: {sink!r} puts records on the queue that this listener takes them from"
+        wiring = Wiring(sinks, fallback, respect_level=respect_handler_level)
+        for lane in wiring.lanes:
+            handler = getattr(lane.sink, "handler", lane.sink)
+            if getattr(handler, "queue", None) is queue:
+                msg = f"QueueListener: {handler!r} puts records on the queue that this listener takes them from"
                 raise ConfigError(msg)
         self.queue = queue
-        self.sinks: tuple[Sink, ...] = tuple(map(as_sink, sinks))
+        self.sinks: tuple[Sink, ...] = wiring.sinks
         self.respect_handler_level = respect_handler_level
         self.shutdown_timeout = shutdown_timeout
         self._intake = Intake.of(queue)
-        self._lanes = [_lane(sink, name) for sink, name in zip(self.sinks, _names(self.sinks), strict=True)]
-        for lane in self._lanes:
-            lane.siblings = [other for other in self._lanes if other is not lane]
+        self._lanes: Sequence[Lane] = wiring.lanes
+        self._routed: Sequence[Lane] = wiring.routed
+        self._depth = wiring.depth
         self._renderer = Worker("offloop-tracebacks")
         self._budget: Budget | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -138,6 +144,8 @@ class QueueListener:
         self._tasks = {}
         for lane in self._lanes:
             self._keep(f"offloop:{lane.name}", run, lane.main)
+            if lane.porter.needed:
+                self._keep(f"offloop:{lane.name}:divert", run, lane.porter.carry)
         self._keep("offloop:route", run, self._route_on)
         self._keep("offloop", run, self._main)
 
@@ -345,7 +353,7 @@ class QueueListener:
             count += 1
             if not count % _LOOK and time.perf_counter() >= deadline:
                 break
-        for lane in self._lanes:
+        for lane in self._routed:
             lane.commit(count)
         self._intake.commit(count, odd)
         if odd:
@@ -355,16 +363,16 @@ class QueueListener:
 
     def _routes(self) -> list[tuple[int, Accept | None, list[Record]]]:
         """Level, filter and chunk of each lane, as they are now."""
-        alone = len(self._lanes) == 1
-        for lane in self._lanes:
+        alone = len(self._routed) == 1
+        for lane in self._routed:
             lane.chunk.clear()  # of a slice that was interrupted: its records are in the hand still
         return [
             (
                 lane.sink.level if self.respect_handler_level else logging.NOTSET,
-                _acceptance(lane.sink, alone=alone) if lane.sink.filters else None,
+                acceptance(lane.sink, alone=alone) if lane.sink.filters else None,
                 lane.chunk,
             )
-            for lane in self._lanes
+            for lane in self._routed
         ]
 
     def _floor(self) -> int:
@@ -380,12 +388,24 @@ class QueueListener:
         mark = self._intake.mark()
         if not await self._until(lambda: self._intake.passed(mark), wait, left):
             return False
-        barriers = [(lane, lane.barrier()) for lane in self._lanes]
+        # A lane may hand over to those below it: what they hold after that is waited for there.
+        for depth in range(self._depth + 1):
+            lanes = [lane for lane in self._lanes if lane.depth >= depth]
+            if not await self._passed(lanes, wait, left):
+                return False
+        return True
+
+    async def _passed(self, lanes: Sequence[Lane], wait: Wait, left: Callable[[], float]) -> bool:
+        """Wait until all that these lanes hold is settled, or handed over."""
+        barriers = [(lane, lane.barrier()) for lane in lanes]
         try:
-            return await self._until(lambda: not any(barrier.ahead for _, barrier in barriers), wait, left)
+            if not await self._until(lambda: not any(barrier.ahead for _, barrier in barriers), wait, left):
+                return False
         finally:
             for lane, barrier in barriers:
                 lane.forget(barrier)
+        marks = [(lane.porter, lane.porter.mark()) for lane in lanes]
+        return await self._until(lambda: all(porter.moved >= mark for porter, mark in marks), wait, left)
 
     async def _until(self, condition: Callable[[], bool], wait: Wait, left: Callable[[], float]) -> bool:
         while not condition():
@@ -419,55 +439,3 @@ class QueueListener:
 async def _plain_wait(future: asyncio.Future[None], seconds: float) -> bool:
     done, _ = await asyncio.wait((future,), timeout=seconds)
     return bool(done)
-
-
-def _acceptance(sink: Sink, *, alone: bool) -> Accept:
-    """The filters of a sink as a function that gives the record to deliver, None for none.
-
-    A filter may change the record it is given: where other sinks share it, it is given a copy.
-    """
-
-    def accept(record: Record) -> Record | None:
-        candidate = record if alone else record.twin()
-        try:
-            passed: object = sink.filter(candidate)
-        except FAILURES as error:  # reported; a record is rather delivered once too often
-            diagnostics.report(
-                f"filter:{id(sink)}", f"a filter of {sink!r} failed: {type(error).__name__}: {text_of(error)}"
-            )
-            return record
-        if isinstance(passed, logging.LogRecord):  # 3.12 and later: a filter may replace the record
-            return passed if isinstance(passed, Record) else restore(capture(passed))
-        return candidate if passed else None
-
-    return accept
-
-
-def _lane(sink: Sink, name: str) -> Lane:
-    """The lane of a sink."""
-    if sink.spool is None:
-        return Lane(sink, name)
-    # SQLite and what it takes to write a record down: nobody pays for importing it who has no spool.
-    from offloop.spooled_lane import SpooledLane
-
-    return SpooledLane(sink, name, sink.spool)
-
-
-def _names(sinks: Sequence[Sink]) -> list[str]:
-    """A name for each sink: its own, or its class's, made unique by a number.
-
-    Raises:
-        ConfigError: Two sinks were given one name, or one sink was given twice.
-    """
-    names: list[str] = []
-    given = [sink.name for sink in sinks if sink.name]
-    for sink in sinks:
-        if given.count(sink.name or "") > 1 or sum(other is sink for other in sinks) > 1:
-            msg = f"two sinks have the name {sink.name or type(sink).__name__!r}: give each its own name="
-            raise ConfigError(msg)
-        name, number = sink.name or sink.default_name(), 1
-        while name in names or (not sink.name and name in given):
-            number += 1
-            name = f"{sink.default_name()}-{number}"
-        names.append(name)
-    return names

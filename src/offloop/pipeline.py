@@ -40,6 +40,7 @@ class Pipeline:
         level: int | str | None = None,
         queue_size: int = 10_000,
         overflow: QueueOverflow = "drop_new",
+        fallback: Destination | None = None,
         shutdown_timeout: float = 5.0,
         context: Context | None = None,
     ) -> None:
@@ -53,6 +54,7 @@ class Pipeline:
             queue_size: How many records may wait for the listener.
             overflow: What happens as they become too many: see `QueueHandler`, whose `wait_timeout` of a second holds
                 for `"wait"`.
+            fallback: What each sink falls back on that has no `fallback` of its own: see `QueueListener`.
             shutdown_timeout: Seconds that leaving takes at most, plus 0.1.
             context: Context variables to take along: see `QueueHandler`.
 
@@ -69,7 +71,7 @@ class Pipeline:
         self._level_before: int | None = None
         queue = OwnQueue(queue_size)
         self.handler = QueueHandler(queue, overflow, context=context)
-        self.listener = QueueListener(queue, *sinks, shutdown_timeout=shutdown_timeout)
+        self.listener = QueueListener(queue, *sinks, shutdown_timeout=shutdown_timeout, fallback=fallback)
         self._entered = 0
 
     @property

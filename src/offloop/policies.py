@@ -1,4 +1,4 @@
-"""How a sink batches, retries and buffers: frozen values, checked when they are made."""
+"""How a sink batches, retries, pauses and buffers: frozen values, checked when they are made."""
 
 from __future__ import annotations
 
@@ -10,7 +10,18 @@ from typing import Literal, get_args
 
 from offloop.errors import ConfigError
 
-__all__ = ["Batching", "Buffer", "Overflow", "QueueOverflow", "Retry", "at_least", "one_of", "share", "whole"]
+__all__ = [
+    "Batching",
+    "Breaker",
+    "Buffer",
+    "Overflow",
+    "QueueOverflow",
+    "Retry",
+    "at_least",
+    "one_of",
+    "share",
+    "whole",
+]
 
 Overflow = Literal["drop_new", "drop_old"]
 QueueOverflow = Literal["drop_new", "drop_old", "wait"]
@@ -115,6 +126,27 @@ class Retry:
         # 2.0 ** 1024 overflows; long before it the maximum decides.
         bound = min(self.maximum, self.initial * 2.0 ** min(failures - 1, 60))
         return bound * draw()
+
+
+@dataclass(frozen=True, slots=True)
+class Breaker:
+    """When a sink is left alone for a while: the breaker opens, and what comes waits, or goes to the fallback.
+
+    While it is open nothing is tried before the next probe, which is an attempt with what waits or comes next. Only a
+    batch that is delivered closes it.
+
+    Attributes:
+        failures: After so many failed attempts in a row it opens; after a `SinkFailure` at once.
+        probe: Seconds from a failure to the next probe; longer if the destination asks for it (`retry_after`), or if
+            the backoff says so. The end of a shutdown may shorten it.
+    """
+
+    failures: int = 5
+    probe: float = 30.0
+
+    def __post_init__(self) -> None:
+        whole("Breaker.", "failures", self.failures, "failure")
+        at_least("Breaker.", "probe", self.probe, 0, "seconds")
 
 
 @dataclass(frozen=True, slots=True)

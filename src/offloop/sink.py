@@ -7,20 +7,22 @@ that calls it, from its own task, and never a logger.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
+import os
 import time
 import uuid
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from typing import ClassVar, TypedDict
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Sequence
+from typing import Any, ClassVar, TypedDict
 
 from offloop import diagnostics
 from offloop.capture import Record
 from offloop.errors import ConfigError
 from offloop.formatters.json import JSONFormatter
-from offloop.policies import Batching, Buffer, Retry, at_least
+from offloop.policies import Batching, Breaker, Buffer, Retry, at_least
 from offloop.spool import Spool
 
-__all__ = ["FAILURES", "Batch", "Sink", "SinkOptions"]
+__all__ = ["FAILURES", "Batch", "DeadLetters", "Destination", "Sink", "SinkOptions", "is_destination"]
 
 FAILURES = (Exception, asyncio.CancelledError, SystemExit)
 """What a filter or a formatter may raise, and neither our tasks nor the application's loop may end for."""
@@ -96,7 +98,10 @@ class SinkOptions(TypedDict, total=False):
     retry: Retry
     send_timeout: float
     buffer: Buffer
+    breaker: Breaker
     spool: Spool | None
+    fallback: Destination | None
+    dead_letters: DeadLetters | None
 
 
 class Sink(logging.Handler):
@@ -120,7 +125,10 @@ class Sink(logging.Handler):
         retry: Retry = Retry(),
         send_timeout: float = 10.0,
         buffer: Buffer = Buffer(),
+        breaker: Breaker = Breaker(),
         spool: Spool | None = None,
+        fallback: Destination | None = None,
+        dead_letters: DeadLetters | None = None,
     ) -> None:
         """Set what every sink has.
 
@@ -132,7 +140,14 @@ class Sink(logging.Handler):
             retry: When a failed batch is sent again.
             send_timeout: Seconds one `open` or one `send` may take before it is abandoned and tried again.
             buffer: How much is held while the destination is slow or away.
+            breaker: When the destination is left alone for a while.
             spool: Where records are kept on disk while it is. None: in memory alone.
+            fallback: Another sink (or a plain handler, or a callable), which gets what would otherwise wait behind the
+                open breaker or be lost: what has no room, has waited too long, or is left when a shutdown ends. With a
+                spool, what waits is on disk, and the fallback gets what the disk can't take. None: no other.
+            dead_letters: Another sink, or the path of a file (made with mode 0600, one JSON object a line), which gets
+                what the destination rejects for good, with `dead_letter_sink` and `dead_letter_reason` as further
+                attributes of each record. None: that is dropped (`rejected`).
 
         Raises:
             ConfigError: A value is out of its limits, or of another kind.
@@ -142,6 +157,7 @@ class Sink(logging.Handler):
             ("batching", batching, Batching),
             ("retry", retry, Retry),
             ("buffer", buffer, Buffer),
+            ("breaker", breaker, Breaker),
         ):
             _check_kind(type(self).__name__, option, value, kind)
         at_least(f"{type(self).__name__}: ", "send_timeout", send_timeout, 0.001, "seconds")
@@ -155,10 +171,15 @@ class Sink(logging.Handler):
         self.retry = retry
         self.send_timeout = send_timeout
         self.buffer = buffer
+        self.breaker = breaker
         self._said_attached = False
         if spool is not None:
             _check_kind(type(self).__name__, "spool", spool, Spool)
         self.spool = spool
+        for option, other in (("fallback", fallback), ("dead_letters", dead_letters)):
+            _check_other(type(self).__name__, option, other)
+        self.fallback = fallback
+        self.dead_letters = dead_letters
 
     def default_formatter(self) -> logging.Formatter:
         """What formats records where the user gave no formatter."""
@@ -249,8 +270,29 @@ class Sink(logging.Handler):
         return f"<{type(self).__name__} {self.name or 'unnamed'} ({logging.getLevelName(self.level)})>"
 
 
-def _check_kind(owner: str, option: str, value: object, kind: type[Batching | Retry | Buffer | Spool]) -> None:
+def _check_kind(
+    owner: str, option: str, value: object, kind: type[Batching | Retry | Buffer | Breaker | Spool]
+) -> None:
     if not isinstance(value, kind):
         name = kind.__name__
         msg = f"{owner}: {option} must be of class {name}, as in {option}={name}(...), or left out; got {value!r}"
         raise ConfigError(msg)
+
+
+def _check_other(owner: str, option: str, other: object) -> None:
+    allows_path = option == "dead_letters"
+    if other is None or is_destination(other) or (allows_path and isinstance(other, (str, os.PathLike))):
+        return
+    more = ", or the path of a file" if allows_path else ""
+    msg = f"{owner}: {option} must be a Sink, a logging.Handler, a callable that takes a list of records{more}, or None"
+    raise ConfigError(f"{msg}; got {other!r}")
+
+
+# list[Any]: a list of Record is not a list of LogRecord, and users write either.
+Destination = Sink | logging.Handler | Callable[[list[Any]], Awaitable[object]] | Callable[[list[Any]], object]
+DeadLetters = Destination | str | os.PathLike[str]
+
+
+def is_destination(value: object) -> bool:
+    """Whether records can go there."""
+    return isinstance(value, logging.Handler) or (callable(value) and not inspect.isclass(value))

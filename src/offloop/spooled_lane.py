@@ -13,15 +13,16 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 from offloop import diagnostics
 from offloop.backlog import Barrier
 from offloop.capture import Record, text_of
 from offloop.delivery import marked_context
+from offloop.diversion import Early
 from offloop.lane import Awaited, Lane, Run
-from offloop.ledger import Counts, Ledger
+from offloop.ledger import Counts
 from offloop.overflow import Refusal
 from offloop.remains import Printing
 from offloop.sink import Sink
@@ -40,7 +41,8 @@ _ON_THE_WAY_BYTES = 16 * 1024 * 1024  # in the tail, beyond what the buffer may 
 _AGAIN = 1.0  # seconds before a disk that failed is tried again
 _SOON = 0.25  # seconds in which a sink that works should have taken what a shutdown finds
 _RESERVE = 0.1  # seconds before a deadline at which what is left is stored
-_AWAY = frozenset({"retrying", "failing"})
+_OPEN = frozenset({"open", "probing"})
+_AWAY = _OPEN | {"retrying", "failing"}
 
 
 class SpooledLane(Lane):
@@ -54,6 +56,8 @@ class SpooledLane(Lane):
             name: What statistics call it, and its files.
             spool: Where they are kept.
         """
+        self._loose: dict[int, int] = {}
+        """Numbers of the records in memory alone, by identity, oldest first."""
         super().__init__(sink, name)
         self._always = spool.when == "always"
         self._max_kept_bytes = spool.max_bytes // 2
@@ -64,9 +68,6 @@ class SpooledLane(Lane):
         """From the tail; back to its front if they can't be stored."""
         self._turn_rows: Sequence[Numbered] = ()
         """All that the disk is storing now, those of the backlog too."""
-        self._loose: dict[int, int] = {}
-        """Numbers of the records in memory alone, by identity, oldest first."""
-        self.ledger = Ledger(lambda: len(self._loose))
         self._safe: dict[int, int] = {}
         """Numbers of the records in the backlog that are on disk too, by identity."""
         self._settled: list[int] = []
@@ -95,16 +96,10 @@ class SpooledLane(Lane):
             self._recover_memory()
             self._open = self._ending = self._gone = self._pressed = self._removing = False
             self._bell = None
-            self._run = run
-            run.shutdown.tell(self.wake)
+            self._enter(run)
             run.shutdown.tell(self._prepare)
             self._begin_to_tend(run)
         await super().main(run)
-
-    def commit(self, offered: int) -> None:
-        """Take the chunk, and see whether there is something for the disk."""
-        super().commit(offered)
-        self._ring()
 
     def counts(self) -> Counts:
         """A snapshot of the ledger; the disk's trouble is shown where the sink has none."""
@@ -128,11 +123,69 @@ class SpooledLane(Lane):
             self.backlog.forget(awaited.front)
 
     def failing(self, state: str, error: BaseException) -> None:
-        """Show that the sink is in trouble: a shutdown waits no longer for what is on disk."""
+        """Show that the sink is in trouble: a shutdown waits no longer for what is on disk.
+
+        Behind an open breaker nothing waits in memory that can be on disk.
+        """
         super().failing(state, error)
+        if state in _OPEN:
+            self._press()
         self._started.progressed()
 
+    # -- what goes to other lanes ------------------------------------------------------------------------------------
+
+    @property
+    def diverts(self) -> bool:
+        """Whether the fallback is to take what waits: only if the disk can't."""
+        return self._fails and super().diverts
+
+    def surplus(self, count: int) -> Sequence[Record]:
+        """The next, at most so many, of what waits in memory alone."""
+        if not self.diverts:
+            return ()
+        held = chain(self.backlog.waiting, self._tail)
+        return list(islice((record for record in held if id(record) in self._loose), count))
+
+    def release(self, records: Sequence[Record]) -> None:
+        """Let go of these."""
+        gone = set(map(id, records))
+        for index in reversed([index for index, record in enumerate(self.backlog.waiting) if id(record) in gone]):
+            self.backlog.evict(index)
+        while self._tail and id(self._tail.first) in gone:
+            self._tail.pop()
+        for key in gone:
+            del self._loose[key]
+
+    @property
+    def _fails(self) -> bool:
+        """Whether the disk takes nothing."""
+        return self._trouble is not None or self._disk.stuck
+
+    def _enter(self, run: Run) -> None:
+        # What is on disk needs no time of the fallback's: the early deadline counts if the disk fails by then.
+        share, self.share = self.share, 1.0
+        super()._enter(run)
+        self.share = share
+        if share < 1:
+            self._time = Early(run.shutdown, 1.0)
+            self._time.tell(self.wake)
+
+    def _conclude(self) -> None:
+        """The fallback needs what time is left, if it is to take anything."""
+        if self._fails:
+            self._deadline.begin(0.0)
+
     # -- where the records are ---------------------------------------------------------------------------------------
+
+    def _arrived(self) -> None:
+        """Records came: see whether there is something for the disk."""
+        super()._arrived()
+        self._pressed = self._pressed or self.ledger.state in _OPEN
+        self._ring()
+
+    def _pending(self) -> int:
+        """How many records are in memory alone."""
+        return len(self._loose) + len(self.porter.leaving)
 
     def _admit(self, record: Record) -> None:
         self._loose[id(record)] = self._next
@@ -152,7 +205,7 @@ class SpooledLane(Lane):
 
     def _move_up(self) -> None:
         """The tail joins the backlog where nothing lies between: no disk is needed."""
-        if not self._is_contiguous or (self._always and self._trouble is None):
+        if not self._is_contiguous or ((self._always or self.ledger.state in _OPEN) and not self._fails):
             return
         while self._tail and self.backlog.refusal(self._tail.first) is None:
             self.backlog.append(self._tail.pop())
@@ -184,13 +237,11 @@ class SpooledLane(Lane):
         if self._loose.pop(id(record), None) is None:
             self._settled.append(self._safe.pop(id(record)))
             self.ledger.spooled -= 1
-        self.ledger.drop(reason, record.levelno)
+        self._miss(record, reason)
 
     @property
     def _ready(self) -> bool:
-        if not self.backlog.waiting:
-            return False
-        return self._disk.stuck or self._trouble is not None or not (self._settled or self._removing)
+        return super()._ready and (self._fails or not (self._settled or self._removing))
 
     @property
     def _is_away(self) -> bool:
@@ -198,7 +249,7 @@ class SpooledLane(Lane):
 
     @property
     def _empty(self) -> bool:
-        if self._loose or not (self._open or self._disk.stuck):
+        if self._pending() or not (self._open or self._disk.stuck):
             return False
         return self._is_away or not (len(self.backlog) or self._unread)
 
@@ -219,9 +270,9 @@ class SpooledLane(Lane):
 
     def _printing(self, budget: Budget) -> Printing:
         """What the disk can't take: the rest is stored, or counted as lost."""
-        failing = self._trouble is not None or self._disk.stuck
         held = chain(self.backlog.flying.values(), self.backlog.waiting, self._tail)
-        return Printing(self.name, [record for record in held if failing and id(record) in self._loose], budget)
+        loose = [record for record in held if self._fails and id(record) in self._loose]
+        return Printing(self.name, [*(record for record, _ in self.porter.leaving), *loose], budget)
 
     def after_fork(self) -> None:
         """In a child: neither what is held nor what is on disk is ours."""
@@ -231,7 +282,6 @@ class SpooledLane(Lane):
         self._writing, self._turn_rows = [], ()
         for held in (self._loose, self._safe, self._settled, self._timers):
             held.clear()
-        self.ledger = Ledger(lambda: len(self._loose))
         self._removing = self._open = self._pressed = self._ending = self._gone = False
         self._next = self._unread = self._size_bytes = 0
         self._cursor, self._trouble, self._retry_at = -1, None, 0.0
@@ -256,7 +306,7 @@ class SpooledLane(Lane):
         self._tail.replace(())
         self._loose.clear()
         self._safe.clear()
-        return left
+        return [*self.porter.clear(), *left]
 
     def _settle_writing(self) -> None:
         """Decide the fate of what the thread is writing and nobody waits for: stored, unless we forestall it."""
@@ -294,6 +344,8 @@ class SpooledLane(Lane):
         for delay in (min(_SOON, remaining / 4), remaining / 2, remaining - _RESERVE):
             if delay > 0:
                 self._timers.append(loop.call_later(delay, self._press))
+        if self.share < 1:
+            self._timers.append(loop.call_later(remaining * self.share, self._conclude))
         self._ring()
 
     def _press(self) -> None:
@@ -474,7 +526,7 @@ class SpooledLane(Lane):
             kept = number <= turn.handed
             if number in refused:
                 del self._loose[key]
-                self.ledger.drop("overflow", record.levelno)
+                self._miss(record, "overflow")
                 continue
             if self._loose.pop(key, None) is None:
                 self._settled.append(number)  # it was delivered meanwhile

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Any
 
 from offloop.errors import ConfigError
-from offloop.sink import Sink
+from offloop.sink import Destination, Sink, is_destination
 from offloop.sinks.function import FunctionSink
 from offloop.sinks.handler import HandlerSink
 
 __all__ = ["Destination", "FunctionSink", "HandlerSink", "as_sink"]
-
-# list[Any]: a list of Record is not a list of LogRecord, and users write either.
-Destination = Sink | logging.Handler | Callable[[list[Any]], Awaitable[object]] | Callable[[list[Any]], object]
 
 
 def as_sink(destination: Destination) -> Sink:
@@ -28,7 +22,7 @@ def as_sink(destination: Destination) -> Sink:
         return destination
     if isinstance(destination, logging.Handler):
         return HandlerSink(destination)
-    if callable(destination) and not inspect.isclass(destination):
+    if is_destination(destination):
         return FunctionSink(destination)
     msg = f"a sink must be a Sink, a logging.Handler or a callable that takes a list of records, got {destination!r}"
     raise ConfigError(msg)
