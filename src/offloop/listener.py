@@ -24,8 +24,9 @@ from offloop.ledger import Report, Stats
 from offloop.pacer import Pacer
 from offloop.policies import at_least
 from offloop.shutdown import BEYOND, Shutdown
-from offloop.sink import FAILURES, Sink
+from offloop.sink import FAILURES, Sink, check_kind
 from offloop.sinks import Destination, as_sink
+from offloop.spool import Spool
 from offloop.stderr import Budget
 from offloop.worker import Worker
 
@@ -57,6 +58,7 @@ class QueueListener:
         *sinks: Destination,
         respect_handler_level: bool = True,
         shutdown_timeout: float = 5.0,
+        spool: Spool | None = None,
     ) -> None:
         """Prepare; nothing runs before `start`.
 
@@ -66,6 +68,8 @@ class QueueListener:
                 that take a list of records (a sync one works in a thread of its own).
             respect_handler_level: Whether a record below a sink's level is kept from it.
             shutdown_timeout: Seconds that `stop` takes at most where it is not told otherwise.
+            spool: Where the records of each sink are kept on disk that has no spool of its own; bounds are for each of
+                them. None: in memory alone. The sinks stay as they are.
 
         Raises:
             ConfigError: Not a queue, something that is no sink, or two sinks of one name.
@@ -78,12 +82,14 @@ class QueueListener:
             if getattr(sink, "queue", None) is queue:
                 msg = f"QueueListener: {sink!r} puts records on the queue that this listener takes them from"
                 raise ConfigError(msg)
+        if spool is not None:
+            check_kind("QueueListener", "spool", spool, Spool)
         self.queue = queue
         self.sinks: tuple[Sink, ...] = tuple(map(as_sink, sinks))
         self.respect_handler_level = respect_handler_level
         self.shutdown_timeout = shutdown_timeout
         self._intake = Intake.of(queue)
-        self._lanes = [_lane(sink, name) for sink, name in zip(self.sinks, _names(self.sinks), strict=True)]
+        self._lanes = [_lane(sink, name, sink.spool or spool) for sink, name in zip(self.sinks, _names(self.sinks), strict=True)]
         for lane in self._lanes:
             lane.siblings = [other for other in self._lanes if other is not lane]
         self._renderer = Worker("offloop-tracebacks")
@@ -443,14 +449,14 @@ def _acceptance(sink: Sink, *, alone: bool) -> Accept:
     return accept
 
 
-def _lane(sink: Sink, name: str) -> Lane:
+def _lane(sink: Sink, name: str, spool: Spool | None) -> Lane:
     """The lane of a sink."""
-    if sink.spool is None:
+    if spool is None:
         return Lane(sink, name)
     # SQLite and what it takes to write a record down: nobody pays for importing it who has no spool.
     from offloop.spooled_lane import SpooledLane
 
-    return SpooledLane(sink, name, sink.spool)
+    return SpooledLane(sink, name, spool)
 
 
 def _names(sinks: Sequence[Sink]) -> list[str]:

@@ -20,7 +20,7 @@ from offloop.formatters.json import JSONFormatter
 from offloop.policies import Batching, Buffer, Retry, at_least
 from offloop.spool import Spool
 
-__all__ = ["FAILURES", "Batch", "Sink", "SinkOptions"]
+__all__ = ["FAILURES", "Batch", "Sink", "SinkOptions", "check_kind"]
 
 FAILURES = (Exception, asyncio.CancelledError, SystemExit)
 """What a filter or a formatter may raise, and neither our tasks nor the application's loop may end for."""
@@ -143,7 +143,7 @@ class Sink(logging.Handler):
             ("retry", retry, Retry),
             ("buffer", buffer, Buffer),
         ):
-            _check_kind(type(self).__name__, option, value, kind)
+            check_kind(type(self).__name__, option, value, kind)
         at_least(f"{type(self).__name__}: ", "send_timeout", send_timeout, 0.001, "seconds")
         if formatter is not None and not isinstance(formatter, logging.Formatter):
             msg = f"{type(self).__name__}: formatter must be a logging.Formatter, got {formatter!r}"
@@ -157,7 +157,7 @@ class Sink(logging.Handler):
         self.buffer = buffer
         self._said_attached = False
         if spool is not None:
-            _check_kind(type(self).__name__, "spool", spool, Spool)
+            check_kind(type(self).__name__, "spool", spool, Spool)
         self.spool = spool
 
     def default_formatter(self) -> logging.Formatter:
@@ -249,7 +249,12 @@ class Sink(logging.Handler):
         return f"<{type(self).__name__} {self.name or 'unnamed'} ({logging.getLevelName(self.level)})>"
 
 
-def _check_kind(owner: str, option: str, value: object, kind: type[Batching | Retry | Buffer | Spool]) -> None:
+def check_kind(owner: str, option: str, value: object, kind: type[Batching | Retry | Buffer | Spool]) -> None:
+    """Refuse a policy of another kind.
+
+    Raises:
+        ConfigError: It is one.
+    """
     if not isinstance(value, kind):
         name = kind.__name__
         msg = f"{owner}: {option} must be of class {name}, as in {option}={name}(...), or left out; got {value!r}"

@@ -7,6 +7,7 @@ are below. Numbers up to the cursor are in memory too ("handed"), those after it
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -29,10 +30,12 @@ from offloop.spool_rescue import Rescue
 from offloop.spool_turn import Numbered, Outcome, Turn
 from offloop.worker import Breather
 
-__all__ = ["SpoolStore", "stem_of"]
+__all__ = ["SpoolStore", "owner_of", "stem_of"]
 
 _T = TypeVar("_T")
 _AT_A_TIME = 500  # rows
+_LOOK = 0.02  # seconds
+_LOOKS = 10
 _NOTSET = 0  # the level of what can't be read any more
 
 
@@ -62,14 +65,17 @@ class _Member:
 class SpoolStore:
     """All that one sink has on disk, as far as this process owns it."""
 
-    def __init__(self, spool: Spool, name: str) -> None:
+    def __init__(self, spool: Spool, name: str, only: str | None = None) -> None:
         """Touch nothing yet.
 
         Args:
             spool: Where, how much, how long.
             name: The sink's.
+            only: Take over the file of this name and no other, whoever's it was; without an ending.
         """
         self._spool = spool
+        self._only = only
+        self._patience = _LOOKS
         self._stem = stem_of(name)
         self._rescue = Rescue(name, durable=spool.durable)
         self._members: list[_Member] = []
@@ -138,18 +144,21 @@ class SpoolStore:
 
     def _stems(self) -> set[str]:
         """Names of the sink's files, but for the endings; those of this process are among them."""
+        if self._only is not None:
+            return {self._only}
         names = (entry.name for entry in os.scandir(self._spool.path))
         found = (re.fullmatch(rf"({re.escape(self._stem)}\.[0-9a-f-]+)\.(?:spool|lock)", name) for name in names)
         return {match[1] for match in found if match is not None}
 
     def _adopt(self, base: Path, out: Outcome) -> None:
         """Put a file that nobody holds in front of the line."""
-        lock = SpoolLock.take(base.with_name(f"{base.name}.lock"))
+        lock = self._taken(base)
         if lock is None:
+            out.busy += 1
             return
         path = base.with_name(f"{base.name}.spool")
         try:
-            opened = self._rescue.open(path) if path.exists() else None
+            opened = self._rescue.open(path) if self._rescue.left(path) else None
         except BaseException:
             lock.release(remove=False)
             raise
@@ -168,6 +177,16 @@ class SpoolStore:
         self._members.insert(0, member)
         self._cursor = member.floor - 1
 
+    def _taken(self, base: Path) -> SpoolLock | None:
+        path = base.with_name(f"{base.name}.lock")
+        lock = SpoolLock.take(path)
+        if lock is None and self._patience and not _runs(owner_of(base.name)):
+            # Somebody only looks whether it is in use, which takes a moment.
+            self._patience -= 1
+            time.sleep(_LOOK)
+            lock = SpoolLock.take(path)
+        return lock
+
     # -- in and out --------------------------------------------------------------------------------------------------
 
     def _attempt(self, out: Outcome, step: Callable[[], None]) -> None:
@@ -183,7 +202,7 @@ class SpoolStore:
         try:
             return step()
         except sqlite3.Error as error:
-            if not is_damage(error):
+            if not (is_damage(error) or member.file.closed):  # closed: no room was left to salvage it
                 raise
         self._salvage(member, out)
         return step()
@@ -338,6 +357,23 @@ def stem_of(name: str) -> str:
     """How the files of a sink of this name begin: safe on any file system, and not that of any other name."""
     digest = hashlib.blake2s(name.encode("utf-8", "backslashreplace"), digest_size=5).hexdigest()
     return f"{re.sub('[^A-Za-z0-9_-]+', '_', name)[:40]}-{digest}"
+
+
+def owner_of(name: str) -> int | None:
+    """The process that made a file, by its name; None if it is none of ours."""
+    match = re.fullmatch(r".+\.[0-9a-f]{16}-([0-9]+)-[0-9a-f]{8}", name)
+    return None if match is None else int(match[1])
+
+
+def _runs(pid: int | None) -> bool:
+    """Whether another process of this number runs, as far as can be seen from here."""
+    if pid is None or pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except OSError as error:
+        return error.errno == errno.EPERM
+    return True
 
 
 def _packed(rows: Sequence[Numbered]) -> list[Row]:

@@ -154,8 +154,21 @@ class SpooledLane(Lane):
         """The tail joins the backlog where nothing lies between: no disk is needed."""
         if not self._is_contiguous or (self._always and self._trouble is None):
             return
-        while self._tail and self.backlog.refusal(self._tail.first) is None:
+        while self._tail and self._has_room(self._tail.first):
             self.backlog.append(self._tail.pop())
+
+    def _has_room(self, record: Record) -> bool:
+        """Whether the backlog takes it: in steps, by its level, only where there is no disk to spill to."""
+        if self._is_degraded:
+            return self.backlog.refusal(record) is None
+        limits = self.sink.buffer
+        fits = self.backlog.size_bytes + record.size_bytes <= limits.max_bytes
+        return fits and len(self.backlog) < limits.max_records
+
+    @property
+    def _is_degraded(self) -> bool:
+        """Whether the disk is of no use now."""
+        return self._trouble is not None or self._disk.stuck
 
     @property
     def _is_contiguous(self) -> bool:
@@ -165,8 +178,10 @@ class SpooledLane(Lane):
     @property
     def _is_over(self) -> bool:
         """Whether something has to be dropped although there is a spool: the disk fails, or can't keep up."""
-        if self._trouble is None and not self._disk.stuck:
+        if not self._is_degraded:
             return self._tail.size_bytes > _ON_THE_WAY_BYTES
+        if self._is_contiguous:
+            return True  # what the backlog has no room for: nothing else is to come of it
         limits, held = self.sink.buffer, len(self.backlog) + len(self._tail) + len(self._writing)
         return held > limits.max_records or self.backlog.size_bytes + self._tail.size_bytes > limits.max_bytes
 
@@ -190,7 +205,7 @@ class SpooledLane(Lane):
     def _ready(self) -> bool:
         if not self.backlog.waiting:
             return False
-        return self._disk.stuck or self._trouble is not None or not (self._settled or self._removing)
+        return self._is_degraded or not (self._settled or self._removing)
 
     @property
     def _is_away(self) -> bool:
@@ -219,7 +234,7 @@ class SpooledLane(Lane):
 
     def _printing(self, budget: Budget) -> Printing:
         """What the disk can't take: the rest is stored, or counted as lost."""
-        failing = self._trouble is not None or self._disk.stuck
+        failing = self._is_degraded
         held = chain(self.backlog.flying.values(), self.backlog.waiting, self._tail)
         return Printing(self.name, [record for record in held if failing and id(record) in self._loose], budget)
 
@@ -438,6 +453,9 @@ class SpooledLane(Lane):
 
     def _say_stuck(self) -> None:
         diagnostics.report(f"spool:{self.name}", f"the spool of sink {self.name} does not answer")
+        self.ledger.begin()
+        self._shed()
+        self.ledger.end()
         self._changed(self._started)
 
     def _changed(self, run: Run) -> None:
