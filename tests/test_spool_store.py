@@ -25,6 +25,7 @@ from offloop.spool import Spool
 from offloop.spool_file import SpoolFile
 from offloop.spool_store import SpoolStore, stem_of
 from offloop.spool_turn import Numbered, Outcome, Turn
+from spool_files import leave_as_killed
 
 MANY = 1_000_000
 
@@ -59,19 +60,6 @@ def read_rest(directory: Path) -> list[str]:
 
 def said(start: int, stop: int) -> list[str]:
     return [f"n {number}" for number in range(start, stop)]
-
-
-def killed(store: SpoolStore) -> None:
-    """Leave the files as a process that is killed does: copies of them, since the connection can't be cut."""
-    for member in store._members:
-        path = member.file.path
-        kept = {
-            ending: Path(f"{path}{ending}").read_bytes() for ending in ("", "-wal") if Path(f"{path}{ending}").exists()
-        }
-        member.file.close()
-        for ending, data in kept.items():
-            Path(f"{path}{ending}").write_bytes(data)
-        member.lock.release(remove=False)
 
 
 def test_rows_are_read_in_order_and_once(tmp_path: Path) -> None:
@@ -273,7 +261,7 @@ def wrecks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Path]]:
         store.exchange(Turn(settled=list(range(30))))
         if checkpoint:
             store._members[0].file._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        killed(store)
+        leave_as_killed(store)
         paths.append(path)
     yield paths
     diagnostics.flush(1.0)

@@ -89,7 +89,9 @@ class QueueListener:
         self.respect_handler_level = respect_handler_level
         self.shutdown_timeout = shutdown_timeout
         self._intake = Intake.of(queue)
-        self._lanes = [_lane(sink, name, sink.spool or spool) for sink, name in zip(self.sinks, _names(self.sinks), strict=True)]
+        self._lanes = [
+            _lane(sink, name, sink.spool or spool) for sink, name in zip(self.sinks, _names(self.sinks), strict=True)
+        ]
         for lane in self._lanes:
             lane.siblings = [other for other in self._lanes if other is not lane]
         self._renderer = Worker("offloop-tracebacks")
