@@ -142,16 +142,13 @@ def records(path: Path) -> Iterator[Record | None]:
         SpoolError: It can't be read any further.
     """
     try:
-        state, rows, damage = _read(path)
-        if damage is None and look(path).damage is not None:
-            rows = _salvaged(path, state)
-        for row in rows:
+        for row in _all_rows(path):
             try:
                 yield unpack(row.data) if row.intact else None
             except Unreadable:
                 yield None
-    except (OSError, sqlite3.Error) as error:
-        raise SpoolError(f"{path} can't be read: {getattr(error, 'strerror', None) or error}") from error
+    except OSError as error:
+        raise SpoolError(f"{path} can't be read: {error.strerror}") from error
 
 
 def take_away(path: Path) -> None:
@@ -205,6 +202,18 @@ def _read(path: Path) -> tuple[State | None, Iterator[Row], str | None]:
     with Wreck(path) as wreck:
         state = wreck.state()
         return state, _salvaged(path, state), None if wreck.blank else trouble
+
+
+def _all_rows(path: Path) -> Iterator[Row]:
+    """Its rows, page by page from where SQLite reads no further."""
+    state, rows, _ = _read(path)
+    last = -(2**63)
+    try:
+        for row in rows:
+            last = row.id
+            yield row
+    except sqlite3.Error:
+        yield from (row for row in _salvaged(path, state) if row.id > last)
 
 
 def _salvaged(path: Path, state: State | None) -> Iterator[Row]:
