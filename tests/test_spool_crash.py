@@ -18,7 +18,7 @@ from offloop.spool_store import SpoolStore
 from offloop.spool_turn import Turn
 
 HERE = Path(__file__).parent
-COUNT = int(os.environ.get("OFFLOOP_CRASHES", "12"))
+COUNT = int(os.environ.get("OFFLOOP_CRASHES", "8"))
 """How many runs with kills at random times, and system calls of each sort of run; 0: 200, and all calls."""
 CALLS = ",".join(
     f"?{name}"
