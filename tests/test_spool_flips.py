@@ -22,9 +22,9 @@ from spool_files import leave_as_killed
 
 ALL = os.environ.get("OFFLOOP_CRASHES") == "0"
 """Every byte, in a nightly run."""
-ROWS = 100
-SETTLED = 20
-PAGE = 40
+ROWS = 40
+SETTLED = 8
+PAGE = 12
 """More rows than a page has."""
 
 
@@ -32,10 +32,10 @@ def left_by_a_killed_process(path: Path, *, checkpoint: bool) -> Path:
     """Rows in the log and, after a checkpoint, most of them in the file."""
     store = SpoolStore(Spool(path), "sink")
     store.open(0)
-    for start in range(0, ROWS, 20):
-        rows = [(number, record_of("n %d", number)) for number in range(start, start + 20)]
-        store.exchange(Turn(rows=rows, handed=30))
-        if checkpoint and start == ROWS // 2:
+    for start in range(0, ROWS, 10):
+        rows = [(number, record_of("n %d", number, pad="x" * 250)) for number in range(start, start + 10)]
+        store.exchange(Turn(rows=rows, handed=15))
+        if checkpoint and start == 20:
             store._members[0].file._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     store.exchange(Turn(settled=list(range(SETTLED))))
     if checkpoint:
@@ -66,7 +66,7 @@ def read_with_a_flip(wreck: Path, directory: Path, log: bool, position: int, mas
     while True:
         assert out.error is None
         settled = [number for number, _ in out.read]
-        out = store.exchange(Turn(settled=settled, want=37, want_bytes=10**6))
+        out = store.exchange(Turn(settled=settled, want=17, want_bytes=10**6))
         found, lost = found + out.found, lost + out.lost
         if not out.read:
             break
