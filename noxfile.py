@@ -82,6 +82,14 @@ def examples(session: nox.Session) -> None:
 
 
 @nox.session
+def nightly(session: nox.Session) -> None:
+    """What takes too long for each change: the spool killed 200 times and at every system call, every byte turned."""
+    session.install("-e.[all]", *group("test"))
+    env = {"OFFLOOP_CRASHES": "0"}
+    session.run("pytest", "-rP", "tests/test_spool_crash.py", "tests/test_spool_flips.py", *session.posargs, env=env)
+
+
+@nox.session
 def coverage(session: nox.Session) -> None:
     """What the tests of all interpreters reached together, with a gate on branches."""
     session.install("coverage>=7.10")

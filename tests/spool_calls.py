@@ -1,6 +1,7 @@
 """A fixed run of a spool, for a tracer that kills it at a system call.
 
-Usage: spool_calls.py DIRECTORY. Rounds of storing and reading, each removing what the last one had read.
+Rounds of storing and reading, each removing what the last one had read; or the reading of what is there, whatever state
+it is in. Each run is a forked child, which waits until the tracer has it: importing would take longer than the run.
 """
 
 from __future__ import annotations
@@ -20,8 +21,19 @@ ROWS = 15
 READ = 10
 
 
-def main() -> None:
-    store = SpoolStore(Spool(Path(sys.argv[1])), "calls")
+def recover(directory: Path) -> None:
+    store = SpoolStore(Spool(directory), "calls")
+    opening = store.open(0)
+    out = store.exchange(Turn(want=1_000, want_bytes=100_000_000))
+    assert opening.error is None, opening
+    assert out.error is None, out
+    numbers = [str(record.getMessage().split()[0]) for _, record in out.read]
+    os.write(1, f"read {' '.join(numbers)}\nlost {len(opening.lost + out.lost)}\n".encode())
+    store.close()
+
+
+def rounds(directory: Path, *, durable: bool) -> None:
+    store = SpoolStore(Spool(directory, durable=durable), "calls")
     store.open(0)
     settled: list[int] = []
     for start in range(0, ROUNDS * ROWS, ROWS):
@@ -46,5 +58,28 @@ def main() -> None:
     store.close()
 
 
+def serve() -> None:
+    """For each line `MODE DIRECTORY OUTPUT` fork a child that waits for a line on stdin, and tell when it has ended."""
+    for line in sys.stdin:
+        mode, directory, output = line.split()
+        source, go = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT, 0o600), 1)
+            os.read(source, 1)
+            if mode == "recover":
+                recover(Path(directory))
+            else:
+                rounds(Path(directory), durable=mode == "durable")
+            os._exit(0)
+        print(child, flush=True)
+        sys.stdin.readline()
+        os.write(go, b"x")
+        os.waitpid(child, 0)
+        os.close(source)
+        os.close(go)
+        print("ended", flush=True)
+
+
 if __name__ == "__main__":
-    main()
+    serve()

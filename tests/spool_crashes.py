@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import random
+import select
 import signal
 import sys
 import time
@@ -18,8 +19,10 @@ from pathlib import Path
 
 from offloop import Batching, Buffer, Pipeline, Retry, Spool, TemporaryFailure
 from offloop.sink import Batch, Sink
+from offloop.spool import When
 
 BATCH = 20
+LIFE = 1_000_000  # the numbers of the records of one process
 
 
 class Reporting(Sink):
@@ -41,7 +44,7 @@ def tell(out: int, *words: object) -> None:
     os.write(out, (" ".join(map(str, words)) + "\n").encode())
 
 
-def pipeline_to(out: int, directory: Path, failing: float) -> Pipeline:
+def pipeline_to(out: int, directory: Path, failing: float, when: When = "always") -> Pipeline:
     sink = Reporting(
         out,
         failing,
@@ -49,26 +52,27 @@ def pipeline_to(out: int, directory: Path, failing: float) -> Pipeline:
         retry=Retry(initial=0.001, maximum=0.005),
         buffer=Buffer(max_records=200),
         batching=Batching(max_records=BATCH),
-        spool=Spool(directory, when="always"),
+        spool=Spool(directory, when=when),
     )
     return Pipeline(sink, logger="crash", shutdown_timeout=10)
 
 
-async def load(out: int, directory: Path, failing: float) -> None:
+async def load(out: int, directory: Path, failing: float, when: When, start: int) -> None:
     """Log for ever, in bursts, and say how many are known to be stored."""
     log = logging.getLogger("crash")
     log.propagate = False
     log.setLevel(logging.DEBUG)
     number = 0
-    async with pipeline_to(out, directory, failing) as pipeline:
+    async with pipeline_to(out, directory, failing, when) as pipeline:
         while True:
             for _ in range(random.randrange(60)):
-                log.info("%d", number)
+                log.info("%d", start + number)
                 number += 1
             await asyncio.sleep(random.random() * 0.002)
             counts = pipeline.stats().sinks["crash"]
             assert counts.balanced
-            tell(out, "stored", counts.spooled + counts.delivered)
+            assert not counts.lost
+            tell(out, "stored", counts.spooled + counts.delivered - counts.recovered)
             tell(out, "offered", number)
 
 
@@ -102,34 +106,53 @@ def lines_of(source: int) -> list[list[str]]:
 
 
 def crash(directory: Path) -> dict[str, int]:
-    """One life, one death, one recovery; gives what was seen, or raises."""
+    """One to three lives that each end in a kill, and a recovery; gives what was seen, or raises."""
     directory.mkdir()
-    failing = random.choice([0.0, 0.3, 1.0])
-    source, out = os.pipe()
-    # A pipe holds so much that nobody need read while the process lives.
-    child = forked(lambda out: load(out, directory, failing), out)
-    time.sleep(0.01 + random.random() * 0.2)
-    os.kill(child, signal.SIGKILL)
-    before = lines_of(source)
-    os.waitpid(child, 0)
+    when: When = random.choice(["always", "always", "outage"])
+    lives: list[list[list[str]]] = []
+    away = 0
+    for life in range(random.choice([1, 1, 2, 3])):
+        failing = random.choice([0.0, 0.3, 1.0])
+        away += failing == 1.0
+        source, out = os.pipe()
+        # A pipe holds so much that nobody need read while the process lives.
+        child = forked(lambda out: load(out, directory, failing, when, life * LIFE), out)  # noqa: B023 - called at once
+        if random.random() < 0.9:
+            select.select([source], [], [])  # it runs; otherwise it may still begin
+        time.sleep(random.random() * 0.2)
+        os.kill(child, signal.SIGKILL)
+        lives.append(lines_of(source))
+        os.waitpid(child, 0)
     source, out = os.pipe()
     child = forked(lambda out: recover(out, directory), out)
-    after = lines_of(source)
+    lives.append(lines_of(source))
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    stored = max([int(line[1]) for line in before if line[0] == "stored"], default=0)
-    offered = max([int(line[1]) for line in before if line[0] == "offered"], default=0)
-    first = [int(word) for line in before if line[0] == "got" for word in line[1:]]
-    then = [int(word) for line in after if line[0] == "got" for word in line[1:]]
-    assert [line[1] for line in after if line[0] == "lost"] == ["0"]
-    assert first == list(range(len(first))), "order before the crash"
-    assert then == list(range(then[0], then[0] + len(then))) if then else True, "order after the crash"
-    assert set(range(stored)) <= {*first, *then}, "a record that was stored is missing"
-    twice = len({*first} & {*then})
-    assert twice <= BATCH, f"{twice} records twice"
-    assert max([-1, *then]) < offered + 60, "a record was invented"
+    assert [line[1] for line in lives[-1] if line[0] == "lost"] == ["0"]
     assert list(directory.iterdir()) == [], list(directory.iterdir())
     directory.rmdir()
-    return {"stored": stored, "recovered": len(then), "twice": twice, "away": int(failing == 1.0)}
+    return seen_in(lives, when) | {"away": away}
+
+
+def seen_in(lives: list[list[list[str]]], when: When) -> dict[str, int]:
+    """Check what came to the sink against what was told as stored."""
+    got = [[int(word) for line in lines if line[0] == "got" for word in line[1:]] for lines in lives]
+    for numbers in got:
+        assert numbers == sorted(set(numbers)), "order, or twice in one life"
+    came = {number for numbers in got for number in numbers}
+    stored = 0
+    for life, lines in enumerate(lives[:-1]):
+        own = {number - life * LIFE for number in came if number // LIFE == life}
+        offered = max([int(line[1]) for line in lines if line[0] == "offered"], default=0)
+        acknowledged = max([int(line[1]) for line in lines if line[0] == "stored"], default=0)
+        # In an outage's spool the newest are on disk while older ones are in memory.
+        kept = len(own) >= acknowledged if when == "outage" else set(range(acknowledged)) <= own
+        assert kept, "a record that was stored is missing"
+        assert max([-1, *own]) < offered + 60, "a record was invented"
+        stored += acknowledged
+    assert all(number // LIFE < len(lives) - 1 for number in came), "a record was invented"
+    twice = sum(map(len, got)) - len(came)
+    assert twice <= BATCH * (len(lives) - 1), f"{twice} records twice"
+    return {"kills": len(lives) - 1, "stored": stored, "recovered": len(got[-1]), "twice": twice}
 
 
 def main() -> None:

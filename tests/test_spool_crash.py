@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,49 +18,132 @@ from offloop.spool_store import SpoolStore
 from offloop.spool_turn import Turn
 
 HERE = Path(__file__).parent
-COUNT = int(os.environ.get("OFFLOOP_CRASHES", "20"))
-"""How many kills of each sort; 200 and more in a nightly run."""
-CALLS = "pwrite64,ftruncate,fsync,fdatasync,unlink,flock,mkdir,link"
+COUNT = int(os.environ.get("OFFLOOP_CRASHES", "8"))
+"""How many runs with kills at random times, and system calls of each sort of run; 0: 200, and all calls."""
+CALLS = ",".join(
+    f"?{name}"
+    for name in (
+        "pwrite64",
+        "ftruncate",
+        "fallocate",
+        "fsync",
+        "fdatasync",
+        "unlink",
+        "flock",
+        "mkdir",
+        "link",
+        "rename",
+    )
+)
 
 
-@pytest.mark.timeout(60 + COUNT)
+@pytest.mark.timeout(60 + 3 * (COUNT or 200))
 def test_kill_at_random_times_under_load(tmp_path: Path) -> None:
     """What was told as stored arrives, nothing else does, in order, and at most one batch arrives twice."""
-    command = [sys.executable, "-W", "error", HERE / "spool_crashes.py", tmp_path, str(COUNT), "1"]
+    count = COUNT or 200
+    command = [sys.executable, "-W", "error", HERE / "spool_crashes.py", tmp_path, str(count), str(count)]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
     seen = json.loads(done.stdout)
-    assert seen["stored"] > COUNT
-    assert seen["recovered"] > COUNT
+    print(seen)
+    assert seen["kills"] >= count
+    assert seen["stored"]
+    assert seen["recovered"]
 
 
-def traced(directory: Path, inject: str | None, log: Path) -> list[list[str]]:
-    """Run the fixed run under strace; gives its lines."""
-    command = ["strace", "-f", "-qq", "--seccomp-bpf", "-o", log, "-e", f"trace={CALLS}"]
-    command += [] if inject is None else ["-e", f"inject={inject}:signal=KILL"]
-    command += [sys.executable, HERE / "spool_calls.py", directory]  # type: ignore[list-item]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
-    return [line.split() for line in done.stdout.decode().split("\n")[:-1]]
+class Runs:
+    """Runs of `spool_calls.py` under strace."""
+
+    def __init__(self, folder: Path) -> None:
+        self.log = folder / "trace"
+        self._output = folder / "output"
+        self._server = subprocess.Popen(
+            [sys.executable, HERE / "spool_calls.py"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def run(self, directory: Path, mode: str, inject: str | None = None) -> list[list[str]]:
+        """Run to the end, or to a call at which it is killed; gives its lines."""
+        self._output.unlink(missing_ok=True)
+        child = self._ask(f"{mode} {directory} {self._output}")
+        command = ["strace", "-f", "-o", str(self.log), "-e", f"trace={CALLS}", "-p", child]
+        command += [] if inject is None else ["-e", f"inject={inject}:signal=KILL"]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tracer:
+            assert tracer.stderr is not None
+            told = tracer.stderr.readline()
+            ended = self._ask("go")
+            if "attached" not in told:
+                pytest.skip(f"strace may not trace here: {told}")
+        assert ended == "ended"
+        return [line.split() for line in self._output.read_text().split("\n")[:-1]]
+
+    def close(self) -> None:
+        self._server.communicate()
+
+    def _ask(self, line: str) -> str:
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        self._server.stdin.write(f"{line}\n")
+        self._server.stdin.flush()
+        return self._server.stdout.readline().strip()
 
 
-@pytest.mark.timeout(120 + 2 * COUNT)
-def test_kill_at_each_system_call(tmp_path: Path) -> None:
-    """Wherever the kernel is asked for something: all that was told as stored is there, once, and in order."""
+@pytest.fixture
+def runs(tmp_path: Path) -> Iterator[Runs]:
+    """The means to run it."""
     if shutil.which("strace") is None:
         if os.environ.get("OFFLOOP_REQUIRE_SERVERS") == "1":
             pytest.fail("strace is missing")
         pytest.skip("strace is missing")
-    log = tmp_path / "trace"
-    if not traced(tmp_path / "whole", None, log):
-        pytest.skip("strace may not trace here")
+    runs = Runs(tmp_path)
+    yield runs
+    runs.close()
+
+
+def points(log: Path) -> list[str]:
+    """The calls of the run that was traced, as strace names them for an injection; unless it is nightly, some."""
     names = re.findall(r"^\d+ +(\w+)\(", log.read_text(), re.MULTILINE)
-    points = [(name, number + 1) for name in sorted(set(names)) for number in range(names.count(name))]
-    assert len(points) > 100
-    step = max(1, len(points) // COUNT)
-    for index, (name, number) in enumerate(points[COUNT % step :: step]):
-        directory = tmp_path / str(index)
+    # By the order in which they come, so that every part of the run has its share.
+    every = [f"{name}:when={names[: index + 1].count(name)}" for index, name in enumerate(names)]
+    chosen = every[:: max(1, len(every) // COUNT)] if COUNT else every
+    print(f"killed at {len(chosen)} of {len(every)} calls")
+    assert chosen
+    return chosen
+
+
+@pytest.mark.timeout(120 if COUNT else 1_800)
+@pytest.mark.parametrize("mode", ["normal", "durable"])
+def test_kill_at_each_system_call(tmp_path: Path, runs: Runs, mode: str) -> None:
+    """Wherever the kernel is asked for something: all that was told as stored is there, once, and in order."""
+    runs.run(tmp_path / "whole", mode)
+    for point in points(runs.log):
+        directory = tmp_path / "killed"
         directory.mkdir()
-        lines = traced(directory, f"{name}:when={number}", log)
-        check(directory, lines, f"{name} {number}")
+        check(directory, runs.run(directory, mode, point), point)
+        directory.rmdir()
+
+
+@pytest.mark.timeout(120 if COUNT else 1_800)
+@pytest.mark.parametrize("flip", [None, "file", "log"])
+def test_kill_at_each_system_call_of_a_recovery(tmp_path: Path, runs: Runs, flip: str | None) -> None:
+    """Whoever takes over a file, whole or broken, and is killed while it does: the next one finds the same."""
+    left, copy = tmp_path / "left", tmp_path / "copy"
+    runs.run(tmp_path / "whole", "normal")
+    writes = [point for point in points(runs.log) if point.startswith("pwrite64")]
+    runs.run(left, "normal", writes[len(writes) * 3 // 4])
+    if flip is not None:
+        (path,) = left.glob("*.spool" if flip == "file" else "*.spool-wal")
+        data = bytearray(path.read_bytes())
+        data[len(data) * 2 // 3] ^= 1
+        path.write_bytes(data)
+    shutil.copytree(left, copy)
+    reference = runs.run(copy, "recover")
+    print(reference[1])
+    for point in points(runs.log):
+        shutil.rmtree(copy)
+        shutil.copytree(left, copy)
+        runs.run(copy, "recover", point)
+        again = runs.run(copy, "recover")
+        assert again[0] == reference[0], point
+        assert int(again[1][1]) <= int(reference[1][1]), point
 
 
 def check(directory: Path, lines: list[list[str]], where: str) -> None:

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import os
-import random
-import shutil
 import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from helpers import record_of
-from offloop import diagnostics
 from offloop.capture import message_of
 from offloop.errors import ConfigError
 from offloop.spool import Spool
 from offloop.spool_file import SpoolFile
 from offloop.spool_store import SpoolStore, stem_of
-from offloop.spool_turn import Numbered, Outcome, Turn
+from offloop.spool_turn import Numbered, Turn
 
 MANY = 1_000_000
 
@@ -59,19 +53,6 @@ def read_rest(directory: Path) -> list[str]:
 
 def said(start: int, stop: int) -> list[str]:
     return [f"n {number}" for number in range(start, stop)]
-
-
-def killed(store: SpoolStore) -> None:
-    """Leave the files as a process that is killed does: copies of them, since the connection can't be cut."""
-    for member in store._members:
-        path = member.file.path
-        kept = {
-            ending: Path(f"{path}{ending}").read_bytes() for ending in ("", "-wal") if Path(f"{path}{ending}").exists()
-        }
-        member.file.close()
-        for ending, data in kept.items():
-            Path(f"{path}{ending}").write_bytes(data)
-        member.lock.release(remove=False)
 
 
 def test_rows_are_read_in_order_and_once(tmp_path: Path) -> None:
@@ -259,64 +240,6 @@ def test_forked_child_leaves_the_parents_file_alone(tmp_path: Path) -> None:
     assert other.open(0).found == 2
     other.close()
     store.close()
-
-
-@pytest.fixture(scope="module")
-def wrecks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Path]]:
-    """Directories as a killed process leaves them: all in the log, and most in the file."""
-    paths = []
-    for checkpoint in (False, True):
-        path = tmp_path_factory.mktemp("wreck")
-        store = opened(path)
-        for start in range(0, 200, 20):
-            store.exchange(Turn(rows=numbered(start, start + 20), handed=50))
-        store.exchange(Turn(settled=list(range(30))))
-        if checkpoint:
-            store._members[0].file._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        killed(store)
-        paths.append(path)
-    yield paths
-    diagnostics.flush(1.0)
-
-
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(which=st.booleans(), where=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), log=st.booleans())
-def test_flipped_bit_costs_a_page_and_is_counted(
-    wrecks: list[Path], tmp_path: Path, which: bool, where: float, bit: int, log: bool
-) -> None:
-    """Wherever it is: the rest comes in order, nothing is invented, and what is missing is counted as corrupt."""
-    directory = tmp_path / random.randbytes(8).hex()
-    shutil.copytree(wrecks[which], directory)
-    files = sorted(p for p in directory.iterdir() if p.name.endswith("-wal" if log and not which else ".spool"))
-    data = bytearray(files[0].read_bytes())
-    data[int(len(data) * where)] ^= 1 << bit
-    files[0].write_bytes(data)
-    store = SpoolStore(Spool(directory), "sink")
-    opening = store.open(0)
-    assert opening.error is None
-    read: list[str] = []
-    lost = list(opening.lost)
-    found = opening.found
-    settled: list[int] = []
-    while True:
-        out: Outcome = store.exchange(Turn(settled=settled, want=37, want_bytes=MANY))
-        assert out.error is None
-        lost += out.lost
-        found += out.found
-        read += [message_of(record) for _, record in out.read]
-        settled = [number for number, _ in out.read]
-        if not settled:
-            break
-    store.close()
-    numbers = [int(message.removeprefix("n ")) for message in read]
-    assert numbers == sorted(set(numbers))
-    assert set(numbers) <= set(range(200))
-    missing = 170 - len([number for number in numbers if number >= 30])
-    assert missing <= 40
-    assert len(lost) >= missing
-    assert {reason for reason, _ in lost} <= {"corrupt"}
-    assert found == len(read) + len(lost)
-    shutil.rmtree(directory)
 
 
 def test_damage_while_it_is_used(tmp_path: Path) -> None:

@@ -25,7 +25,8 @@ from offloop.ledger import Report, Stats
 from offloop.pacer import Pacer
 from offloop.policies import at_least
 from offloop.shutdown import BEYOND, Shutdown
-from offloop.sink import Destination, Sink
+from offloop.sink import Destination, Sink, check_kind
+from offloop.spool import Spool
 from offloop.stderr import Budget
 from offloop.wiring import Wiring
 from offloop.worker import Worker
@@ -57,6 +58,7 @@ class QueueListener:
         *sinks: Destination,
         respect_handler_level: bool = True,
         shutdown_timeout: float = 5.0,
+        spool: Spool | None = None,
         fallback: Destination | None = None,
     ) -> None:
         """Prepare; nothing runs before `start`.
@@ -67,6 +69,8 @@ class QueueListener:
                 that take a list of records (a sync one works in a thread of its own).
             respect_handler_level: Whether a record below a sink's level is kept from it.
             shutdown_timeout: Seconds that `stop` takes at most where it is not told otherwise.
+            spool: Where the records of each sink are kept on disk that has no spool of its own; bounds are for each of
+                them. None: in memory alone. The sinks stay as they are.
             fallback: What each sink falls back on that has no `fallback` of its own: a sink, which gets what the others
                 can't deliver. It may be one of the sinks, and has a fallback only if it has one of its own.
 
@@ -78,7 +82,9 @@ class QueueListener:
             msg = f"QueueListener: queue must be an asyncio.Queue, got {queue!r}"
             raise ConfigError(msg)
         at_least("QueueListener: ", "shutdown_timeout", shutdown_timeout, 0, "seconds")
-        wiring = Wiring(sinks, fallback, respect_level=respect_handler_level)
+        if spool is not None:
+            check_kind("QueueListener", "spool", spool, Spool)
+        wiring = Wiring(sinks, fallback, spool, respect_level=respect_handler_level)
         for lane in wiring.lanes:
             handler = getattr(lane.sink, "handler", lane.sink)
             if getattr(handler, "queue", None) is queue:

@@ -12,8 +12,9 @@ from offloop.intake import OwnQueue
 from offloop.ledger import Report, Stats
 from offloop.listener import QueueListener
 from offloop.policies import QueueOverflow, at_least, one_of
-from offloop.sink import Sink
+from offloop.sink import Sink, check_kind
 from offloop.sinks import Destination
+from offloop.spool import Spool
 
 __all__ = ["Pipeline"]
 
@@ -40,6 +41,7 @@ class Pipeline:
         level: int | str | None = None,
         queue_size: int = 10_000,
         overflow: QueueOverflow = "drop_new",
+        spool: Spool | None = None,
         fallback: Destination | None = None,
         shutdown_timeout: float = 5.0,
         context: Context | None = None,
@@ -54,6 +56,8 @@ class Pipeline:
             queue_size: How many records may wait for the listener.
             overflow: What happens as they become too many: see `QueueHandler`, whose `wait_timeout` of a second holds
                 for `"wait"`.
+            spool: Where the records of each sink are kept on disk, while its destination is away, that has no spool of
+                its own: see `Spool`, whose bounds are for each of them. None: in memory alone.
             fallback: What each sink falls back on that has no `fallback` of its own: see `QueueListener`.
             shutdown_timeout: Seconds that leaving takes at most, plus 0.1.
             context: Context variables to take along: see `QueueHandler`.
@@ -69,9 +73,11 @@ class Pipeline:
         self._logger = logger if isinstance(logger, logging.Logger) else logging.getLogger(logger)
         self._level = None if level is None else _checked_level(level)
         self._level_before: int | None = None
+        if spool is not None:
+            check_kind("Pipeline", "spool", spool, Spool)
         queue = OwnQueue(queue_size)
         self.handler = QueueHandler(queue, overflow, context=context)
-        self.listener = QueueListener(queue, *sinks, shutdown_timeout=shutdown_timeout, fallback=fallback)
+        self.listener = QueueListener(queue, *sinks, shutdown_timeout=shutdown_timeout, spool=spool, fallback=fallback)
         self._entered = 0
 
     @property

@@ -150,7 +150,7 @@ def _plain(value: object) -> object:
 def _valued(value: object) -> Any:
     if type(value) is not list:
         return value
-    items = cast("list[Any]", value)
+    items: list[Any] = value
     kind, *parts = items
     if kind == "d":
         return {_valued(key): _valued(item) for key, item in parts}

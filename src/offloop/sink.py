@@ -22,7 +22,7 @@ from offloop.formatters.json import JSONFormatter
 from offloop.policies import Batching, Breaker, Buffer, Retry, at_least
 from offloop.spool import Spool
 
-__all__ = ["FAILURES", "Batch", "DeadLetters", "Destination", "Sink", "SinkOptions", "is_destination"]
+__all__ = ["FAILURES", "Batch", "DeadLetters", "Destination", "Sink", "SinkOptions", "check_kind", "is_destination"]
 
 FAILURES = (Exception, asyncio.CancelledError, SystemExit)
 """What a filter or a formatter may raise, and neither our tasks nor the application's loop may end for."""
@@ -159,7 +159,7 @@ class Sink(logging.Handler):
             ("buffer", buffer, Buffer),
             ("breaker", breaker, Breaker),
         ):
-            _check_kind(type(self).__name__, option, value, kind)
+            check_kind(type(self).__name__, option, value, kind)
         at_least(f"{type(self).__name__}: ", "send_timeout", send_timeout, 0.001, "seconds")
         if formatter is not None and not isinstance(formatter, logging.Formatter):
             msg = f"{type(self).__name__}: formatter must be a logging.Formatter, got {formatter!r}"
@@ -174,7 +174,7 @@ class Sink(logging.Handler):
         self.breaker = breaker
         self._said_attached = False
         if spool is not None:
-            _check_kind(type(self).__name__, "spool", spool, Spool)
+            check_kind(type(self).__name__, "spool", spool, Spool)
         self.spool = spool
         for option, other in (("fallback", fallback), ("dead_letters", dead_letters)):
             _check_other(type(self).__name__, option, other)
@@ -270,9 +270,12 @@ class Sink(logging.Handler):
         return f"<{type(self).__name__} {self.name or 'unnamed'} ({logging.getLevelName(self.level)})>"
 
 
-def _check_kind(
-    owner: str, option: str, value: object, kind: type[Batching | Retry | Buffer | Breaker | Spool]
-) -> None:
+def check_kind(owner: str, option: str, value: object, kind: type[Batching | Retry | Buffer | Breaker | Spool]) -> None:
+    """Refuse a policy of another kind.
+
+    Raises:
+        ConfigError: It is one.
+    """
     if not isinstance(value, kind):
         name = kind.__name__
         msg = f"{owner}: {option} must be of class {name}, as in {option}={name}(...), or left out; got {value!r}"

@@ -128,6 +128,7 @@ class SpoolFile:
             OSError: It can't be made.
         """
         self.path = path
+        self.closed = False
         self._durable = durable
         self._pid = os.getpid()
         with suppress(FileExistsError):
@@ -199,6 +200,7 @@ class SpoolFile:
 
     def close(self) -> None:
         """Let go of the file. What a forked child inherited stays open there, unused."""
+        self.closed = True
         if self._pid == os.getpid():
             with suppress(sqlite3.Error):  # what is committed is in the log, and found there by whoever opens it next
                 self._connection.close()

@@ -43,6 +43,25 @@ class SpoolLock:
             return None
         return cls(path, descriptor)
 
+    @staticmethod
+    def is_held(path: Path) -> bool:
+        """Whether somebody holds it. To see that, it is taken for a moment.
+
+        Raises:
+            OSError: The file can't be opened.
+        """
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
     def release(self, *, remove: bool) -> None:
         """Give it up; remove the file first if what it stood for is gone. Idempotent."""
         if self._descriptor in _held and self._pid == os.getpid():

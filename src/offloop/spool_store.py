@@ -2,11 +2,12 @@
 
 Never used on the loop's thread, and by one thread at a time; no trouble with a disk or a file is raised, each is told
 in an `Outcome`. Records are named by a number: those of this process count up from 0 as they were offered, those found
-are below. Numbers up to the cursor are in memory too ("handed"), those after it are unread.
+are below. In each file, rows up to its cursor are in memory too ("handed"), those after it are unread.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -29,10 +30,12 @@ from offloop.spool_rescue import Rescue
 from offloop.spool_turn import Numbered, Outcome, Turn
 from offloop.worker import Breather
 
-__all__ = ["SpoolStore", "stem_of"]
+__all__ = ["SpoolStore", "owner_of", "stem_of"]
 
 _T = TypeVar("_T")
 _AT_A_TIME = 500  # rows
+_LOOK = 0.02  # seconds
+_LOOKS = 10
 _NOTSET = 0  # the level of what can't be read any more
 
 
@@ -40,6 +43,8 @@ class _Member:
     """A file of the line; its record of number n has the id n - offset."""
 
     def __init__(self, file: SpoolFile, lock: SpoolLock, offset: int, floor: int) -> None:
+        self.cursor = floor - offset - 1
+        """An id: no row up to it is unread."""
         self.file = file
         self.lock = lock
         self.offset = offset
@@ -62,21 +67,23 @@ class _Member:
 class SpoolStore:
     """All that one sink has on disk, as far as this process owns it."""
 
-    def __init__(self, spool: Spool, name: str) -> None:
+    def __init__(self, spool: Spool, name: str, only: str | None = None) -> None:
         """Touch nothing yet.
 
         Args:
             spool: Where, how much, how long.
             name: The sink's.
+            only: Take over the file of this name and no other, whoever's it was; without an ending.
         """
         self._spool = spool
+        self._only = only
+        self._patience = _LOOKS
         self._stem = stem_of(name)
         self._rescue = Rescue(name, durable=spool.durable)
         self._members: list[_Member] = []
         self._own: _Member | None = None
         self._left: dict[Path, int] = {}
-        self._cursor = -1
-        self._floor = 0
+        self._floor = self._lowest = 0
         self._lock = Lock()  # a thread that ends may still be at work when the next one begins
         self._pid = os.getpid()
 
@@ -84,8 +91,7 @@ class SpoolStore:
         """Take over what others left, to come before any record from this number on. Once, before any `exchange`."""
         with self._mine():
             out = Outcome()
-            self._floor = floor
-            self._cursor = floor - 1
+            self._floor = self._lowest = floor
             self._attempt(out, self._make_directory)
             stems: set[str] = set()
             self._attempt(out, lambda: stems.update(self._stems()))
@@ -126,7 +132,7 @@ class SpoolStore:
             for member in self._members:
                 member.file.close()
             self._members, self._own, self._left = [], None, {}
-            self._cursor, self._pid = self._floor - 1, os.getpid()
+            self._lowest, self._pid = self._floor, os.getpid()
         return self._lock
 
     def _make_directory(self) -> None:
@@ -138,18 +144,21 @@ class SpoolStore:
 
     def _stems(self) -> set[str]:
         """Names of the sink's files, but for the endings; those of this process are among them."""
+        if self._only is not None:
+            return {self._only}
         names = (entry.name for entry in os.scandir(self._spool.path))
         found = (re.fullmatch(rf"({re.escape(self._stem)}\.[0-9a-f-]+)\.(?:spool|lock)", name) for name in names)
         return {match[1] for match in found if match is not None}
 
     def _adopt(self, base: Path, out: Outcome) -> None:
         """Put a file that nobody holds in front of the line."""
-        lock = SpoolLock.take(base.with_name(f"{base.name}.lock"))
+        lock = self._taken(base)
         if lock is None:
+            out.busy += 1
             return
         path = base.with_name(f"{base.name}.spool")
         try:
-            opened = self._rescue.open(path) if path.exists() else None
+            opened = self._rescue.open(path) if self._rescue.left(path) else None
         except BaseException:
             lock.release(remove=False)
             raise
@@ -159,14 +168,24 @@ class SpoolStore:
         file, missing = opened
         out.found += max(0, file.state.live + missing - self._left.pop(path, 0))
         out.lost += [("corrupt", _NOTSET)] * missing
-        ceiling = self._cursor + 1
-        offset = ceiling - 1 - file.state.last
-        member = _Member(file, lock, offset, min(file.state.first + offset, ceiling - 1))
+        last = self._lowest - 1
+        offset = last - file.state.last
+        member = _Member(file, lock, offset, min(file.state.first + offset, last))
         if not file.state.live:
             member.end(keep=False)
             return
         self._members.insert(0, member)
-        self._cursor = member.floor - 1
+        self._lowest = member.floor
+
+    def _taken(self, base: Path) -> SpoolLock | None:
+        path = base.with_name(f"{base.name}.lock")
+        lock = SpoolLock.take(path)
+        if lock is None and self._patience and not _runs(owner_of(base.name)):
+            # Somebody only looks whether it is in use, which takes a moment.
+            self._patience -= 1
+            time.sleep(_LOOK)
+            lock = SpoolLock.take(path)
+        return lock
 
     # -- in and out --------------------------------------------------------------------------------------------------
 
@@ -183,7 +202,7 @@ class SpoolStore:
         try:
             return step()
         except sqlite3.Error as error:
-            if not is_damage(error):
+            if not (is_damage(error) or member.file.closed):  # closed: no room was left to salvage it
                 raise
         self._salvage(member, out)
         return step()
@@ -191,7 +210,7 @@ class SpoolStore:
     def _salvage(self, member: _Member, out: Outcome) -> None:
         unread, changes = member.unread, member.file.state
         member.file = self._rescue.salvage(member.file.path, member.file, changes)
-        found = member.file.count_after(self._cursor - member.offset)
+        found = member.file.count_after(member.cursor)
         out.lost += [("corrupt", _NOTSET)] * max(0, unread - found)
         out.found += max(0, found - unread)
         # Those in memory are counted as there, whether or not their rows are: they are removed by and by.
@@ -206,9 +225,10 @@ class SpoolStore:
             own = self._own or self._make()
             settled = [number for number in turn.settled if number >= own.floor]
             self._on(own, lambda: own.file.change(delete=settled, insert=rows, claim=turn.claim), out)
-            own.handed += sum(row.id <= turn.handed for row in rows) - len(settled)
+            handed = [row.id for row in rows if row.id <= turn.handed]
+            own.handed += len(handed) - len(settled)
+            own.cursor = max([own.cursor, *handed[-1:]])
             out.kept = [number for number in turn.settled if number < own.floor]
-            self._cursor = max(self._cursor, min(turn.handed, rows[-1].id))
         out.stored = True
 
     def _remove(self, out: Outcome) -> None:
@@ -244,8 +264,7 @@ class SpoolStore:
             again = True
             while member.unread > 0 and len(out.read) < turn.want and size < turn.want_bytes:
                 count = min(_AT_A_TIME, turn.want - len(out.read))
-                after = self._cursor - member.offset
-                rows = self._on(member, lambda m=member, a=after, c=count: list(m.file.after(a, c)), out)  # type: ignore[misc]
+                rows = self._on(member, lambda m=member, c=count: list(m.file.after(m.cursor, c)), out)  # type: ignore[misc]
                 if rows:
                     size += self._take(member, rows, out, turn.want_bytes - size)
                 elif again:
@@ -278,7 +297,7 @@ class SpoolStore:
                     out.read.append((row.id + member.offset, record))
                     member.handed += 1
                     size += len(row.data)
-            self._cursor = row.id + member.offset
+            member.cursor = row.id
             breathe()
         if bad:
             member.file.change(delete=bad)
@@ -297,8 +316,7 @@ class SpoolStore:
         excess = self._size_bytes + sum(len(row.data) for row in packed) - self._spool.max_bytes
         for member in self._members:
             while member.unread > 0 and (excess > 0 or self._spool.max_age is not None):
-                after = self._cursor - member.offset
-                bounds = self._on(member, lambda m=member, a=after: m.file.bounds_after(a, _AT_A_TIME), out)  # type: ignore[misc]
+                bounds = self._on(member, lambda m=member: m.file.bounds_after(m.cursor, _AT_A_TIME), out)  # type: ignore[misc]
                 victims: list[int] = []
                 lost: list[tuple[str, int]] = []
                 for id_, level, created, size in bounds:
@@ -338,6 +356,23 @@ def stem_of(name: str) -> str:
     """How the files of a sink of this name begin: safe on any file system, and not that of any other name."""
     digest = hashlib.blake2s(name.encode("utf-8", "backslashreplace"), digest_size=5).hexdigest()
     return f"{re.sub('[^A-Za-z0-9_-]+', '_', name)[:40]}-{digest}"
+
+
+def owner_of(name: str) -> int | None:
+    """The process that made a file, by its name; None if it is none of ours."""
+    match = re.fullmatch(r".+\.[0-9a-f]{16}-([0-9]+)-[0-9a-f]{8}", name)
+    return None if match is None else int(match[1])
+
+
+def _runs(pid: int | None) -> bool:
+    """Whether another process of this number runs, as far as can be seen from here."""
+    if pid is None or pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except OSError as error:
+        return error.errno == errno.EPERM
+    return True
 
 
 def _packed(rows: Sequence[Numbered]) -> list[Row]:

@@ -40,6 +40,7 @@ class Outcome:
 
     Attributes:
         found: Records that were there already, left by another process.
+        busy: Files that others hold.
         kept: The settled ones that could not be removed.
         stored: The rows are on disk, but for those in `refused`.
         refused: Numbers of rows that the bound leaves no room for.
@@ -51,6 +52,7 @@ class Outcome:
     """
 
     found: int = 0
+    busy: int = 0
     kept: list[int] = field(default_factory=list[int])
     stored: bool = False
     refused: list[int] = field(default_factory=list[int])

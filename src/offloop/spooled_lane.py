@@ -207,8 +207,16 @@ class SpooledLane(Lane):
         """The tail joins the backlog where nothing lies between: no disk is needed."""
         if not self._is_contiguous or ((self._always or self.ledger.state in _OPEN) and not self._fails):
             return
-        while self._tail and self.backlog.refusal(self._tail.first) is None:
+        while self._tail and self._has_room(self._tail.first):
             self.backlog.append(self._tail.pop())
+
+    def _has_room(self, record: Record) -> bool:
+        """Whether the backlog takes it: in steps, by its level, only where there is no disk to spill to."""
+        if self._fails:
+            return self.backlog.refusal(record) is None
+        limits = self.sink.buffer
+        fits = self.backlog.size_bytes + record.size_bytes <= limits.max_bytes
+        return fits and len(self.backlog) < limits.max_records
 
     @property
     def _is_contiguous(self) -> bool:
@@ -218,8 +226,10 @@ class SpooledLane(Lane):
     @property
     def _is_over(self) -> bool:
         """Whether something has to be dropped although there is a spool: the disk fails, or can't keep up."""
-        if self._trouble is None and not self._disk.stuck:
+        if not self._fails:
             return self._tail.size_bytes > _ON_THE_WAY_BYTES
+        if self._is_contiguous:
+            return True  # what the backlog has no room for: nothing else is to come of it
         limits, held = self.sink.buffer, len(self.backlog) + len(self._tail) + len(self._writing)
         return held > limits.max_records or self.backlog.size_bytes + self._tail.size_bytes > limits.max_bytes
 
@@ -490,6 +500,9 @@ class SpooledLane(Lane):
 
     def _say_stuck(self) -> None:
         diagnostics.report(f"spool:{self.name}", f"the spool of sink {self.name} does not answer")
+        self.ledger.begin()
+        self._shed()
+        self.ledger.end()
         self._changed(self._started)
 
     def _changed(self, run: Run) -> None:

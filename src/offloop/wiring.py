@@ -12,6 +12,7 @@ from offloop.errors import ConfigError
 from offloop.lane import Lane
 from offloop.sink import DeadLetters, Destination, Sink
 from offloop.sinks import as_sink
+from offloop.spool import Spool
 
 __all__ = ["Wiring"]
 
@@ -29,13 +30,19 @@ class Wiring:
     """
 
     def __init__(
-        self, destinations: Sequence[Destination], fallback: Destination | None, *, respect_level: bool
+        self,
+        destinations: Sequence[Destination],
+        fallback: Destination | None,
+        spool: Spool | None,
+        *,
+        respect_level: bool,
     ) -> None:
         """Look at all there is, and connect it.
 
         Args:
             destinations: Sinks, plain handlers and callables.
             fallback: For those of them that have none of their own, and are not it, nor what it hands over to.
+            spool: For those of the destinations that have none of their own.
             respect_level: Whether a record below a sink's level is kept from it.
 
         Raises:
@@ -53,7 +60,8 @@ class Wiring:
         for sink in sinks:
             _check_acyclic(sink, self._targets, ())
         names = _names([*self.sinks, *sinks[len(self.sinks) :]])
-        self.lanes = [_lane(sink, name) for sink, name in zip(sinks, names, strict=True)]
+        spools = [sink.spool or (spool if sink in self.sinks else None) for sink in sinks]
+        self.lanes = [_lane(*one) for one in zip(sinks, names, spools, strict=True)]
         self.routed = self.lanes[: len(self.sinks)]
         self._connect(dict(zip(sinks, self.lanes, strict=True)), respect_level)
         self.depth = max((lane.depth for lane in self.lanes), default=0)
@@ -144,14 +152,14 @@ def _longest(sink: Sink, neighbours: Targets) -> int:
     return max((1 + _longest(other, neighbours) for other in neighbours(sink)), default=0)
 
 
-def _lane(sink: Sink, name: str) -> Lane:
+def _lane(sink: Sink, name: str, spool: Spool | None) -> Lane:
     """The lane of a sink."""
-    if sink.spool is None:
+    if spool is None:
         return Lane(sink, name)
     # SQLite and what it takes to write a record down: nobody pays for importing it who has no spool.
     from offloop.spooled_lane import SpooledLane
 
-    return SpooledLane(sink, name, sink.spool)
+    return SpooledLane(sink, name, spool)
 
 
 def _names(sinks: Sequence[Sink]) -> list[str]:

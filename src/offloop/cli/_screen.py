@@ -1,4 +1,4 @@
-"""What the demo shows a person. The only module that imports rich."""
+"""What the demo shows a person."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ try:
     from rich.progress import BarColumn, Progress, TextColumn
     from rich.table import Table
 except ImportError as missing:
-    raise MissingExtra(what="offloop demo", package="rich", extra="demo") from missing
+    raise MissingExtra(what="offloop demo", package="rich", extra="cli") from missing
 
 __all__ = ["Screen", "show"]
 

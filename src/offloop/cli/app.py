@@ -1,4 +1,4 @@
-"""The commands of `offloop`, their options and exit codes. The only module that imports typer."""
+"""The commands of `offloop`, their options and exit codes. Those of `offloop spool` are in a module of their own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ try:
     import typer
 except ImportError as missing:
     _package = (missing.name or "typer").partition(".")[0]
-    raise MissingExtra(what="the offloop command", package=_package, extra="demo") from missing
+    raise MissingExtra(what="the offloop command", package=_package, extra="cli") from missing
+
+from offloop.cli import _spool
 
 __all__ = ["app"]
 
@@ -45,6 +47,9 @@ def _finite(value: float) -> float:
         msg = f"{value} is not a number that can be used."
         raise typer.BadParameter(msg)
     return value
+
+
+app.add_typer(_spool.app, name="spool")
 
 
 @app.callback()
