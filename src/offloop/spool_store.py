@@ -206,9 +206,11 @@ class SpoolStore:
             own = self._own or self._make()
             settled = [number for number in turn.settled if number >= own.floor]
             self._on(own, lambda: own.file.change(delete=settled, insert=rows, claim=turn.claim), out)
-            own.handed += sum(row.id <= turn.handed for row in rows) - len(settled)
+            handed = [row.id for row in rows if row.id <= turn.handed]
+            own.handed += len(handed) - len(settled)
             out.kept = [number for number in turn.settled if number < own.floor]
-            self._cursor = max(self._cursor, min(turn.handed, rows[-1].id))
+            if handed:  # otherwise it stays where it is: what others left is below all of ours, and perhaps unread
+                self._cursor = max(self._cursor, handed[-1])
         out.stored = True
 
     def _remove(self, out: Outcome) -> None:
