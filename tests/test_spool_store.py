@@ -87,6 +87,18 @@ def test_rows_of_the_front_come_before(tmp_path: Path) -> None:
     assert read_rest(tmp_path) == said(0, 20)
 
 
+def test_what_others_left_comes_before_what_is_stored(tmp_path: Path) -> None:
+    """A record that is stored while there is something unread of an earlier process passes none of it over."""
+    store = opened(tmp_path)
+    store.exchange(Turn(rows=numbered(0, 20)))
+    store.close()
+    store = opened(tmp_path)
+    out = store.exchange(Turn(rows=numbered(20, 30)))
+    assert (out.unread, out.lost) == (30, [])
+    assert read_all(store) == said(0, 30)
+    store.close()
+
+
 def test_files_are_private_and_gone_when_empty(tmp_path: Path) -> None:
     """Mode 0600 in a directory of 0700 that is made; a name of any kind is safe; nothing stays of what is delivered."""
     directory = tmp_path / "deep" / "spool"

@@ -82,7 +82,7 @@ async def test_what_a_shutdown_leaves_comes_first_at_the_next_start(
         say(log, 0, 200)
     counts = pipeline.stats().sinks["sink"]
     assert (counts.offered, counts.spooled, counts.pending, counts.lost) == (200, 200, 0, 0)
-    sink = MemorySink(name="sink", spool=Spool(tmp_path))
+    sink = MemorySink(name="sink", spool=Spool(tmp_path, when=when))
     async with Pipeline(sink, logger=log) as pipeline:
         say(log, 200, 300)
         await sink.wait_for(300)

@@ -31,6 +31,7 @@ __all__ = ["Connection", "failure", "reason"]
 
 _GOODBYE = 0.5  # seconds for the peer to close its side
 _VERDICT = 0.25  # seconds for a TLS 1.3 server to say what it thinks of us
+_YOUNG = 0.1  # seconds in which a peer that accepts for nobody has closed the connection
 _LONGEST_NAP = 0.02
 _CHUNK_BYTES = 128 * 1024  # what the kernel takes, or TLS encrypts, in less than half a millisecond
 _READ_BYTES = 4096
@@ -67,6 +68,7 @@ class Connection:
         self._acknowledging = False
         self._lost: Exception | None = None
         self._loop = asyncio.get_running_loop()
+        self._young_until = self._loop.time() + _YOUNG
         self._pid = os.getpid()
         self._reader = self._loop.create_task(self._watch(), name=f"offloop-watch-{endpoint}")
         self._ending: asyncio.Task[None] | None = None
@@ -79,8 +81,9 @@ class Connection:
     async def send_all(self, data: bytes, *, timeout: float) -> None:
         """Hand all of the data to the peer.
 
-        On Linux it returns when the peer's kernel has acknowledged every byte, elsewhere when the own kernel has taken
-        it. On any error and on cancellation the connection is aborted, and part of the data may have arrived.
+        On Linux it returns when the peer's kernel has acknowledged every byte, and not within the first tenth of a
+        second of the connection; elsewhere when the own kernel has taken it. On any error and on cancellation the
+        connection is aborted, and part of the data may have arrived.
 
         Args:
             data: The bytes.
@@ -94,7 +97,7 @@ class Connection:
         try:
             async with asyncio.timeout(timeout):
                 await self._write(data)
-                await self._acknowledged()
+                await self._acknowledged(timeout / 2)
         except BaseException as error:
             lost = self._lost
             self.abort()
@@ -194,14 +197,22 @@ class Connection:
         for start in range(0, len(data), _CHUNK_BYTES):
             await stream.send(data[start : start + _CHUNK_BYTES])
 
-    async def _acknowledged(self) -> None:
-        """Wait until nothing is left in the send queue; a reset means that what was in the peer's is lost too."""
+    async def _acknowledged(self, patience: float) -> None:
+        """Wait until nothing is left in the send queue; a reset means that what was in the peer's is lost too.
+
+        A peer that accepts and closes acknowledges what comes in between, and resets the connection afterwards: one
+        that is young is watched for a moment longer, at most for so many seconds.
+        """
         self._acknowledging = True
         naps = _naps()
         try:
             while self._unacknowledged():
                 if self._lost is not None:
                     raise self._lost
+                await asyncio.sleep(next(naps))
+            until = min(self._young_until, self._loop.time() + patience)
+            while self._loop.time() < until:
+                self._unacknowledged()
                 await asyncio.sleep(next(naps))
         finally:
             self._acknowledging = False

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 import pickle
+import select
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator
@@ -180,6 +181,28 @@ class TestReconnect:
                 read_all(peer, 100_000)
                 await task
             assert "not connected" in repr(sink)
+
+    async def test_collector_that_accepts_and_closes(self) -> None:
+        """What its kernel acknowledged for a collector that closes the connection unread is not delivered."""
+        with socket.create_server((LOCAL, 0)) as listening:
+            listening.settimeout(0)
+            sink = TCPSink(LOCAL, listening.getsockname()[1])
+            await sink.open()
+            task = asyncio.create_task(sink.send(batch_of(sink, "one")))
+            peer, _ = await asyncio.get_running_loop().sock_accept(listening)
+            with peer:
+                await until(lambda: select.select([peer], [], [], 0)[0])  # it is acknowledged
+                assert not task.done()
+            with pytest.raises(TemporaryFailure, match=r"reset by|connection lost"):
+                await task
+
+    async def test_young_connection_costs_no_timeout(self, collector: Collector) -> None:
+        """However short `send_timeout` is, a collector that takes the batch has taken it."""
+        sink = TCPSink(LOCAL, collector.port, send_timeout=0.08)
+        await sink.open()
+        await sink.send(batch_of(sink, "one"))
+        await collector.wait_for(lambda: collector.lines)
+        await sink.aclose()
 
     async def test_end_before_everything_was_taken(self) -> None:
         """A collector that closes its side with part of the batch on the way fails it."""
