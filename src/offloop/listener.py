@@ -205,8 +205,9 @@ class QueueListener:
         if not self.running:
             return self._report(started, complete=self._idle)
         self._check_loop("flush")
-        until = started + (self.shutdown_timeout if timeout is None else timeout)
-        complete = await self._settled(_plain_wait, lambda: until - time.monotonic())
+        clock = asyncio.get_running_loop().time
+        until = clock() + (self.shutdown_timeout if timeout is None else timeout)
+        complete = await self._settled(_plain_wait, lambda: until - clock())
         return self._report(started, complete=complete)
 
     def stats(self) -> Stats:
