@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from offloop import Batching, Buffer, Pipeline, Retry, Spool, TemporaryFailure
+from offloop import Batching, Breaker, Buffer, Pipeline, Retry, Spool, TemporaryFailure
 from offloop.sink import Batch, Sink
 
 BATCH = 20
@@ -47,6 +47,7 @@ def pipeline_to(out: int, directory: Path, failing: float) -> Pipeline:
         failing,
         name="crash",
         retry=Retry(initial=0.001, maximum=0.005),
+        breaker=Breaker(probe=0.005),
         buffer=Buffer(max_records=200),
         batching=Batching(max_records=BATCH),
         spool=Spool(directory, when="always"),
