@@ -239,14 +239,16 @@ class Lane:
         what the destination asked for is kept. Behind an open breaker nothing waits that can go to the fallback.
         """
         shutdown, loop = self._deadline, asyncio.get_running_loop()
-        begin = loop.time()
+        earliest = loop.time() + asked
+        until = max(earliest, loop.time() + seconds)
         while not (shutdown.over or self._relieved or self.diverts):
-            wait = max(seconds, asked)
-            if shutdown.begun and begin + wait > loop.time() + shutdown.remaining:
-                wait = max(asked, loop.time() - begin + shutdown.remaining / 2)
-                if asked > shutdown.remaining or shutdown.remaining < _LAST_CHANCE:
-                    return False
-            left = begin + wait - loop.time()
+            remaining = shutdown.remaining
+            if until > loop.time() + remaining:
+                until = max(earliest, loop.time() + remaining / 2)
+                if remaining < _LAST_CHANCE or until > loop.time() + remaining:
+                    await self._sleep(remaining)  # there will be none
+                    continue
+            left = until - loop.time()
             if left <= 0:
                 return True
             await self._sleep(left)
