@@ -1,8 +1,9 @@
 """Attempts: one batch to one sink, until the destination has it or it is known that it never will.
 
 Each `open` and `send` runs in a task of its own and is abandoned at its deadline, so that one which hangs or swallows
-cancellation costs the deadline and no more. What an attempt raised decides what comes next; nothing here counts
-records: the lane does, through `Settlement`.
+cancellation costs the deadline and no more. What an attempt raised decides what comes next: a pause, the breaker that
+opens, the search for a record that poisons the batch. Nothing here counts records, or knows what else may take them:
+the lane does, through `Settlement`.
 """
 
 from __future__ import annotations
