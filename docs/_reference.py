@@ -21,6 +21,7 @@ PAGES = {
         "aiohttp",
         "mail",
         "tcp",
+        "fallback",
         "own-sink",
         "handlers",
         "testing",
@@ -36,7 +37,7 @@ MEMBERS = {
     "formatters/encoding.py": ["to_json"],
     "handler.py": ["QueueHandler"],
     "ledger.py": ["Stats", "Report", "Counts"],
-    "policies.py": ["Batching", "Retry", "Buffer"],
+    "policies.py": ["Batching", "Retry", "Breaker", "Buffer"],
     "tracebacks.py": ["FrozenException", "Frame"],
 }
 

@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-from offloop import Batching, Buffer, Pipeline, Retry, Spool, TemporaryFailure
+from offloop import Batching, Breaker, Buffer, Pipeline, Retry, Spool, TemporaryFailure
 from offloop.sink import Batch, Sink
 from offloop.spool import When
 
@@ -50,6 +50,7 @@ def pipeline_to(out: int, directory: Path, failing: float, when: When = "always"
         failing,
         name="crash",
         retry=Retry(initial=0.001, maximum=0.005),
+        breaker=Breaker(probe=0.005),
         buffer=Buffer(max_records=200),
         batching=Batching(max_records=BATCH),
         spool=Spool(directory, when=when),

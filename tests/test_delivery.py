@@ -167,7 +167,7 @@ async def test_sink_failure_keeps_the_records_and_tries_again() -> None:
     """Said by the sink itself: no search for poison."""
     sink, fates = FaultySink(SinkFailure("wrong password"), retry=SOON), Fates()
     assert await deliver(sink, 10, fates)
-    assert (sink.attempts, fates.states) == (2, ["failing"])
+    assert (sink.attempts, fates.states) == (2, ["open", "probing"])
 
 
 async def test_retry_after_is_passed_on() -> None:
@@ -232,7 +232,7 @@ async def test_open_that_fails_says_nothing_of_the_records() -> None:
     """Whatever `open` raises, no record is suspected."""
     sink, fates = OpensBadly(OSError("refused"), ValueError("bug"), SinkFailure("no"), retry=SOON), Fates()
     assert await deliver(sink, 1, fates)
-    assert (sink.attempts, fates.states) == (1, ["retrying", "failing", "failing"])
+    assert (sink.attempts, fates.states) == (1, ["retrying", "failing", "open", "probing"])
 
 
 async def test_attempt_that_ends_in_its_grace_counts() -> None:

@@ -18,6 +18,7 @@ from helpers import until
 from offloop import (
     Batch,
     Batching,
+    Breaker,
     Buffer,
     ConfigError,
     Counts,
@@ -36,7 +37,13 @@ SMALL = Buffer(max_records=10)
 
 def away(directory: Path, when: Any = "outage", **options: Any) -> FaultySink:
     """A sink whose destination is away."""
-    options = {"retry": SOON, "buffer": SMALL, "name": "sink", "batching": Batching(max_records=5)} | options
+    options = {
+        "retry": SOON,
+        "breaker": Breaker(probe=0.01),
+        "buffer": SMALL,
+        "name": "sink",
+        "batching": Batching(max_records=5),
+    } | options
     return FaultySink(always=TemporaryFailure("away"), spool=Spool(directory, when=when), **options)
 
 

@@ -1,8 +1,9 @@
 """Attempts: one batch to one sink, until the destination has it or it is known that it never will.
 
 Each `open` and `send` runs in a task of its own and is abandoned at its deadline, so that one which hangs or swallows
-cancellation costs the deadline and no more. What an attempt raised decides what comes next; nothing here counts
-records: the lane does, through `Settlement`.
+cancellation costs the deadline and no more. What an attempt raised decides what comes next: a pause, the breaker that
+opens, the search for a record that poisons the batch. Nothing here counts records, or knows what else may take them:
+the lane does, through `Settlement`.
 """
 
 from __future__ import annotations
@@ -62,6 +63,14 @@ def marked_context() -> Context:
     context = Context()
     context.run(marks.mark)
     return context
+
+
+class _Unopened(SinkFailure):
+    """`open` raised what it does not declare: it may be a bug, or a network's trouble under another name."""
+
+    def __init__(self, cause: BaseException) -> None:
+        super().__init__(_words(cause))
+        self.cause = cause
 
 
 class _Journey:
@@ -201,7 +210,7 @@ class Delivery:
             error = await self._bounded(self._sink.open, self._sink.send_timeout, "open")
             if error is not None:
                 # Nothing was sent: whatever `open` raised says nothing of the records.
-                return error if isinstance(error, (*_TEMPORARY, SinkFailure)) else SinkFailure(_words(error))
+                return error if isinstance(error, (*_TEMPORARY, SinkFailure)) else _Unopened(error)
             self._opened = True
         batch.filtered.clear()
         error = await self._bounded(partial(self._sink.send, batch), self._sink.send_timeout, "send")
@@ -314,7 +323,8 @@ class Delivery:
         """Count a failed attempt; gives the seconds to wait, and those that the destination asked for."""
         self.failures += 1
         delay, asked = self._sink.retry.delay(self.failures), getattr(error, "retry_after", None) or 0.0
-        opened = self.circuit.failed(max(delay, asked), fatal=isinstance(error, SinkFailure))
+        fatal = isinstance(error, SinkFailure) and not isinstance(error, _Unopened)
+        opened = self.circuit.failed(max(delay, asked), fatal=fatal)
         if not self.circuit.closed:
             state, delay = "open", self.circuit.wait
         if opened:
@@ -323,7 +333,7 @@ class Delivery:
                 f"{self._sink!r}: the breaker is open after {self.failures} failure(s) in a row, next attempt in "
                 f"{delay:.1f} s: {_words(error)}",
             )
-        self._settlement.failing(state, error)
+        self._settlement.failing(state, error.cause if isinstance(error, _Unopened) else error)
         return delay, asked
 
 

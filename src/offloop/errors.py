@@ -66,7 +66,7 @@ class TemporaryFailure(DeliveryError):
 
 
 class PermanentFailure(DeliveryError):
-    """These records will never be taken; the whole batch is counted as rejected and not sent again."""
+    """These records will never be taken; the whole batch is not sent again: rejected, or dead letters."""
 
 
 class PartialFailure(DeliveryError):
@@ -94,4 +94,4 @@ class PartialFailure(DeliveryError):
 
 
 class SinkFailure(DeliveryError):
-    """The sink itself cannot work (password, certificate, configuration); the records are kept and tried again."""
+    """The sink itself cannot work (password, certificate, configuration): the breaker opens, the records are kept."""

@@ -239,14 +239,18 @@ class Lane:
         what the destination asked for is kept. Behind an open breaker nothing waits that can go to the fallback.
         """
         shutdown, loop = self._deadline, asyncio.get_running_loop()
-        begin = loop.time()
+        if self._parts_with_batch():
+            return False
+        earliest = loop.time() + asked
+        until = max(earliest, loop.time() + seconds)
         while not (shutdown.over or self._relieved or self.diverts):
-            wait = max(seconds, asked)
-            if shutdown.begun and begin + wait > loop.time() + shutdown.remaining:
-                wait = max(asked, loop.time() - begin + shutdown.remaining / 2)
-                if asked > shutdown.remaining or shutdown.remaining < _LAST_CHANCE:
-                    return False
-            left = begin + wait - loop.time()
+            remaining = shutdown.remaining
+            if until > loop.time() + remaining:
+                until = max(earliest, loop.time() + remaining / 2)
+                if remaining < _LAST_CHANCE or until > loop.time() + remaining:
+                    await self._sleep(remaining)  # there will be none
+                    continue
+            left = until - loop.time()
             if left <= 0:
                 return True
             await self._sleep(left)
@@ -299,6 +303,22 @@ class Lane:
         """Let go of these, which are the next."""
         for _ in records:
             self.backlog.evict(0)
+
+    def _parts_with_batch(self) -> bool:
+        """After an attempt failed: whether the batch goes to the fallback, rather than to wait behind the breaker."""
+        circuit, run = self._circuit, self._run
+        if circuit is None or circuit.closed or self.porter.fallback is None or run is None or run.shutdown.over:
+            return False
+        self._let_fly_away()
+        return True
+
+    def _let_fly_away(self) -> None:
+        batch = list(self.backlog.flying.values())
+        self.ledger.begin()
+        self._settle(batch)
+        self.porter.leaving.extend((record, None) for record in batch)
+        self.ledger.end()
+        self.porter.ring()
 
     def _miss(self, record: Record, reason: str) -> None:
         """What has no place here goes to the fallback, or is lost."""

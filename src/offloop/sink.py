@@ -221,7 +221,7 @@ class Sink(logging.Handler):
 
         Raises:
             TemporaryFailure: Tried again after a backoff; so are `OSError`, `TimeoutError` and `EOFError`.
-            SinkFailure: The configuration is wrong; the records are kept.
+            SinkFailure: The configuration is wrong; the breaker opens, and the records are kept or diverted.
         """
 
     async def send(self, batch: Batch) -> None:
@@ -234,9 +234,9 @@ class Sink(logging.Handler):
 
         Raises:
             TemporaryFailure: Sent again after a backoff; so are `OSError`, `TimeoutError` and `EOFError`.
-            PermanentFailure: These records will never be taken.
+            PermanentFailure: These records will never be taken: rejected, or handed to the dead letters.
             PartialFailure: Some were taken; says which to send again and which never.
-            SinkFailure: The sink itself cannot work; the records are kept and tried again later.
+            SinkFailure: The sink itself cannot work; the breaker opens, and the records are kept or diverted.
             Exception: Anything else is taken for a record that poisons the batch: the lane looks for it and rejects it.
         """
         raise NotImplementedError

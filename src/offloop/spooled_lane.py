@@ -156,6 +156,14 @@ class SpooledLane(Lane):
         for key in gone:
             del self._loose[key]
 
+    def _parts_with_batch(self) -> bool:
+        return self._fails and super()._parts_with_batch()
+
+    def _let_fly_away(self) -> None:
+        """What is on disk too stays."""
+        self.backlog.land()
+        self.porter.ring()
+
     @property
     def _fails(self) -> bool:
         """Whether the disk takes nothing."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from offloop.dead_letters import DeadLetterFile
 from offloop.errors import ConfigError
 from offloop.lane import Lane
-from offloop.sink import DeadLetters, Destination, Sink
+from offloop.sink import DeadLetters, Destination, Sink, is_destination
 from offloop.sinks import as_sink
 from offloop.spool import Spool
 
@@ -55,7 +55,7 @@ class Wiring:
         for sink in self.sinks:
             self._explore(sink)
         if fallback is not None:
-            self._fall_back_on(self._sink_of(fallback))
+            self._fall_back_on(self._sink_of(fallback if is_destination(fallback) else as_sink(fallback)))
         sinks = list(dict.fromkeys(sink for _, sink in self._known))
         for sink in sinks:
             _check_acyclic(sink, self._targets, ())

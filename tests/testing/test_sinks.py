@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from offloop import PartialFailure, Pipeline, Retry, TemporaryFailure
+from offloop import Breaker, PartialFailure, Pipeline, Retry, TemporaryFailure
 from offloop.sink import Batch
 from offloop.testing import HANG, FaultySink, MemorySink, make_batch, make_record
 
@@ -112,7 +112,7 @@ async def test_fails_as_told_and_then_takes(log: logging.Logger) -> None:
 
 async def test_fails_until_healed(log: logging.Logger) -> None:
     """For ever means until told otherwise, and a script may be set in the midst of it."""
-    sink = FaultySink(always=TemporaryFailure("away"), retry=SOON)
+    sink = FaultySink(always=TemporaryFailure("away"), retry=SOON, breaker=Breaker(probe=0.01))
     async with Pipeline(sink, logger=log) as pipeline:
         log.info("x")
         assert not (await pipeline.flush(0.05)).complete
