@@ -37,6 +37,7 @@ __all__ = ["FILTERED", "Intake", "Item", "OwnQueue", "level_of"]
 
 Item = Snapshot | LogRecord
 FILTERED = "filtered"
+_TOLD = frozenset({"overflow", "shed", "rejected"})  # what sinks hear of: no sink was to have its `own` records
 
 _FOLD_AT = 1_024
 _PATIENCE = 0.01  # seconds
@@ -101,6 +102,9 @@ class Intake:
         # What was turned away, as (reason, level) per record: an append needs no lock, whoever interrupts whom.
         self._tally: deque[tuple[str, int]] = deque()
         self._totals: Counter[tuple[str, int]] = Counter()
+        self.lossy = False
+        """Records were lost here, and the listener does not know."""
+        self._known: Counter[tuple[str, int]] = Counter()
         self._folding = threading.Lock()
         self._folder = 0
         self.detach()
@@ -156,6 +160,23 @@ class Intake:
         self._tally.append((reason, levelno))
         if len(self._tally) >= _FOLD_AT:
             self._fold()
+        if reason in _TOLD:
+            # Flagged before looking, as `sleep` looks after it has cleared: the last loss of a burst is told too.
+            self.lossy = True
+            if not self.awake and self._loop is not None:
+                self.signal()
+
+    def losses(self) -> Counter[tuple[str, int]]:
+        """What was lost here since the last call, by reason and level number; for the listener."""
+        self.lossy = False
+        totals = self._fold()
+        if totals is None:
+            self.lossy = True  # somebody is at it: the next call finds it
+            return Counter()
+        lost = Counter({key: count for key, count in totals.items() if key[0] in _TOLD})
+        news = lost - self._known
+        self._known = lost
+        return news
 
     @property
     def backlog(self) -> int:
@@ -253,6 +274,8 @@ class Intake:
                 self.queue.task_done()
         self._tally.clear()
         self._totals.clear()
+        self._known.clear()
+        self.lossy = False
         self._folder = self._version = self._taken = self._odd = self._delivered = self._printed = 0
         Intake.last_resort = None
         self.detach()
@@ -284,10 +307,10 @@ class Intake:
         self._version += 1
 
     def sleep(self) -> asyncio.Future[None] | None:
-        """A future that the next record resolves; None if there are records now."""
+        """A future that the next record or loss resolves; None if there are such now."""
         # Cleared before looking: a record staged in between wakes us again, and none is stranded.
         self.awake = False
-        if self.pending:
+        if self.pending or self.lossy:
             self.awake = True
             return None
         self.waiter = asyncio.get_running_loop().create_future()
@@ -416,16 +439,18 @@ class Intake:
         self.turn_away("overflow", level_of(victim))
         return True
 
-    def _fold(self) -> None:
-        """Sum up the tally, unless somebody is at it."""
-        if self._folding.acquire(blocking=False):
-            try:
-                self._folder = get_ident()
-                for _ in range(len(self._tally)):
-                    self._totals[self._tally.popleft()] += 1
-            finally:
-                self._folder = 0
-                self._folding.release()
+    def _fold(self) -> Counter[tuple[str, int]] | None:
+        """Sum up the tally; gives all sums, None if somebody is at it."""
+        if not self._folding.acquire(blocking=False):
+            return None
+        try:
+            self._folder = get_ident()
+            for _ in range(len(self._tally)):
+                self._totals[self._tally.popleft()] += 1
+            return self._totals.copy()
+        finally:
+            self._folder = 0
+            self._folding.release()
 
     def _read(self) -> Counts:
         # Once: records are appended while we look.

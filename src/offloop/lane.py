@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Protocol
@@ -18,6 +18,7 @@ from offloop.capture import Record, message_of, text_of
 from offloop.delivery import Delivery
 from offloop.formatters.json import JSONFormatter
 from offloop.ledger import Counts, Ledger
+from offloop.losses import Losses
 from offloop.pacer import Pacer
 from offloop.remains import Printing
 from offloop.shutdown import BEYOND, Shutdown
@@ -29,6 +30,8 @@ __all__ = ["Awaited", "Lane", "Run", "encode_safely"]
 
 _RENDER_TIMEOUT = 5.0  # seconds; source files may lie on a disk that hangs
 _LAST_CHANCE = 0.05  # seconds before the deadline of a shutdown in which no new attempt begins
+_AWAY = frozenset({"retrying", "failing"})
+_PLACES = 2  # where records are lost: here, and in the queue
 
 
 class Awaited(Protocol):
@@ -94,6 +97,7 @@ class Lane:
         self.name = name
         self.backlog = Backlog(sink.buffer)
         self.ledger = Ledger(lambda: len(self.backlog))
+        self.losses = Losses(name)
         self.chunk: list[Record] = []
         """What the listener has for this lane in the slice at hand."""
         self.siblings: Sequence[Lane] = ()
@@ -114,11 +118,15 @@ class Lane:
         chunk.clear()
         self.wake()
 
+    def lost_before(self, lost: Mapping[tuple[str, int], int], floor: int) -> None:
+        """Take note of what was lost in the queue, by reason and level; what is below `floor` was not for us."""
+        self.losses.note_queue(lost, floor)
+        self.wake()
+
     async def main(self, run: Run) -> None:
         """Deliver in the running loop, until the shutdown is over or nothing more is to come."""
         if self._run is not run:
-            self._run = run
-            run.shutdown.tell(self.wake)
+            self._begin(run)
         self._sleeper = None
         self.backlog.land()
         await self._main(run)
@@ -134,6 +142,7 @@ class Lane:
 
     def surrender(self, budget: Budget) -> None:
         """Print what is held, on this thread, since no loop will run any more."""
+        self._say_the_rest()
         printing = self._printing(budget)
         printing.run()
         self._leave(printing)
@@ -142,6 +151,7 @@ class Lane:
         """In a child: what the parent holds is the parent's."""
         self.give_up()
         self.chunk = []
+        self.losses = Losses(self.name)
         self.backlog = Backlog(self.sink.buffer)
         self.ledger = Ledger(lambda: len(self.backlog))
 
@@ -169,6 +179,9 @@ class Lane:
         self._settle(records)
         ledger.delivered += len(records) - len(filtered)
         ledger.filtered += len(filtered)
+        if self.losses:
+            self.losses.told(records)
+            self.losses.works(again=self._is_away)
         ledger.state, ledger.error = "connected", None
         ledger.end()
         self._started.progressed()
@@ -179,7 +192,7 @@ class Lane:
         ledger.begin()
         self._settle(records)
         for record in records:
-            ledger.drop(reason, record.levelno)
+            self._count_lost(record, reason)
         ledger.end()
         self._started.progressed()
 
@@ -221,7 +234,13 @@ class Lane:
     def _admit(self, record: Record) -> None:
         """Take a record, and count what is lost by it."""
         for lost, reason in self.backlog.add(record):
-            self.ledger.drop(reason, lost.levelno)
+            self._count_lost(lost, reason)
+
+    def _count_lost(self, record: Record, reason: str) -> None:
+        """Count a record as dropped, and note it for the next notice; a notice itself is no loss, what it said is."""
+        self.ledger.drop(reason, record.levelno)
+        if not self.losses.untold(record):
+            self.losses.note(reason, record.levelno)
 
     def _settle(self, records: Sequence[Record]) -> None:
         """Let go of records that were in flight."""
@@ -230,12 +249,28 @@ class Lane:
     @property
     def _ready(self) -> bool:
         """Whether the next batch may be formed."""
-        return bool(self.backlog.waiting)
+        return bool(self.backlog.waiting or self.backlog.notices) or self._silence == 0
 
     @property
     def _empty(self) -> bool:
         """Whether a shutdown has nothing to wait for."""
-        return not len(self.backlog)
+        return not len(self.backlog) and self._silence is None
+
+    @property
+    def _is_away(self) -> bool:
+        """Whether the last attempt failed."""
+        return self.ledger.state in _AWAY
+
+    @property
+    def _silence(self) -> float | None:
+        """Seconds until the sink's stream is to be told of losses, even if nothing else goes there; None: never.
+
+        To a sink that is away nothing can be told: the notice goes with the next batch that is tried.
+        """
+        if not self.losses:
+            return None
+        ending = self._run is not None and self._run.shutdown.begun
+        return None if self._is_away and not ending else self.losses.wait(ending=ending)
 
     @property
     def _relieved(self) -> bool:
@@ -250,6 +285,15 @@ class Lane:
         return self.backlog.clear()
 
     # ----------------------------------------------------------------------------------------------------------------
+
+    def _begin(self, run: Run) -> None:
+        """Take part in what the lanes of a listener share."""
+        self._run = run
+        run.shutdown.tell(self._hear_of_shutdown)
+
+    def _hear_of_shutdown(self) -> None:
+        self.losses.last_chance()
+        self.wake()
 
     async def _main(self, run: Run) -> None:
         delivery = Delivery(self.sink, self, run.shutdown.hold)
@@ -270,6 +314,7 @@ class Lane:
                     self.backlog.land()
         if self._run is not run:
             return  # left behind: the sink is another loop's by now
+        self._say_the_rest()
         printing = self._printing(run.budget)
         # Beside the closing: the time that a hung sink may cost beyond the deadline is for both.
         printed = asyncio.get_running_loop().create_task(_print(run.printer, printing))
@@ -281,7 +326,7 @@ class Lane:
 
     async def _step(self, run: Run, delivery: Delivery) -> None:
         if not self._ready:
-            await self._sleep(None)
+            await self._sleep(self._silence or None)  # if something is due, what it waits for wakes us
             return
         await self._gather(run)
         await self._render(run)
@@ -291,7 +336,23 @@ class Lane:
 
     def _printing(self, budget: Budget) -> Printing:
         """What is held, to be printed."""
-        return Printing(self.name, [*self.backlog.flying.values(), *self.backlog.waiting], budget)
+        return Printing(self.name, list(self.backlog), budget)
+
+    def _announce(self, limit: int) -> None:
+        """Have the next batch begin with what is to be told of losses."""
+        if self.losses:
+            ending = self._run is None or self._run.shutdown.begun
+            notices = self.losses.notices(limit, works=not self._is_away, ending=ending)
+            self.ledger.begin()
+            more = self.backlog.announce(notices)
+            self.ledger.offered += more
+            self.ledger.notices += more
+            self.ledger.end()
+
+    def _say_the_rest(self) -> None:
+        """Have what is still untold at the end among what is left."""
+        self.losses.last_chance()
+        self._announce(_PLACES)
 
     def _leave(self, printing: Printing) -> None:
         """The deadline has passed or nothing is left: what is still here was printed or is lost, and counted."""
@@ -302,8 +363,9 @@ class Lane:
         for record in left:
             if id(record) in printed:
                 ledger.printed += 1
+                self.losses.told((record,))
             else:
-                ledger.drop("shutdown", record.levelno)
+                self._count_lost(record, "shutdown")
         ledger.state = "stopped"
         ledger.end()
         if left:
@@ -321,6 +383,9 @@ class Lane:
         until = asyncio.get_running_loop().time() + batching.max_wait
         while len(backlog.waiting) < batching.max_records and not backlog.flushing and not run.shutdown.begun:
             left = until - asyncio.get_running_loop().time()
+            silence = self._silence
+            if silence is not None:
+                left = min(left, silence)
             if left <= 0:
                 return
             await self._sleep(left)
@@ -342,16 +407,18 @@ class Lane:
         """The next batch: as many records as it may have, encoded where the sink wants them so."""
         sink, backlog = self.sink, self.backlog
         limits = sink.batching
+        self._announce(limits.max_records)
+        notices = list(backlog.notices.values())
         # At most half of the buffer flies, so that an outage always leaves something old to evict.
-        max_records = min(limits.max_records, max(1, sink.buffer.max_records // 2))
+        max_records = min(limits.max_records - len(notices), max(1, sink.buffer.max_records // 2))
         encode = self._encoder() if sink.encodes else None
-        encoded: list[bytes] = []
-        size_bytes = 0
+        encoded = list(map(encode, notices)) if encode is not None else []
+        size_bytes = sum(map(len, encoded))
 
         def step(deadline: float) -> bool:
             nonlocal size_bytes
             count, done = 0, True
-            for record in islice(backlog.waiting, max_records - len(backlog.flying)):
+            for record in islice(backlog.waiting, max(0, max_records - len(backlog.flying))):
                 if count and time.perf_counter() >= deadline:
                     done = False
                     break
@@ -370,7 +437,7 @@ class Lane:
             return done
 
         await run.work(step)
-        records = list(backlog.flying.values())
+        records = [*notices, *backlog.flying.values()]
         return Batch(records, sink, encoded if sink.encodes else None) if records else None
 
     def _encoder(self) -> Callable[[Record], bytes]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-__all__ = ["Counts", "Ledger", "Report", "Stats", "steadily", "tabulate"]
+__all__ = ["Counts", "Dropped", "Ledger", "Report", "Stats", "steadily", "tabulate"]
 
 _T = TypeVar("_T")
 Dropped = Mapping[str, Mapping[str, int]]
@@ -28,7 +28,9 @@ class Counts:
     """One snapshot of a ledger; counts of records, each record in exactly one place.
 
     Attributes:
-        offered: Records that reached this stage.
+        offered: Records that reached this stage, `notices` among them.
+        notices: Of the records offered to a sink, how many were offloop's own notices of what it lost (logger
+            `offloop.loss`); each is settled as any other. `offered - notices` is what the intake delivered to it.
         recovered: Found in a spool: what an earlier process, or one that died, had left there.
         delivered: The destination took them (for the intake: the listener did).
         diverted: The fallback took them.
@@ -56,6 +58,7 @@ class Counts:
     pending: int = 0
     state: str = "idle"
     error: str | None = None
+    notices: int = 0
 
     @property
     def lost(self) -> int:
@@ -121,6 +124,7 @@ class Ledger:
         "delivered",
         "error",
         "filtered",
+        "notices",
         "offered",
         "printed",
         "recovered",
@@ -138,6 +142,7 @@ class Ledger:
         self._version = 0
         self._drops: dict[tuple[str, int], int] = {}
         self.offered = 0
+        self.notices = 0
         self.recovered = 0
         self.spooled = 0
         self.delivered = 0
@@ -164,11 +169,12 @@ class Ledger:
     def counts(self) -> Counts:
         """A snapshot that balances, from any thread."""
         # A signal handler may have interrupted the writer amid a set of changes: it sees what was before them.
-        (offered, recovered, spooled, delivered, filtered, printed), drops, pending = steadily(
+        (offered, notices, recovered, spooled, delivered, filtered, printed), drops, pending = steadily(
             lambda: self._version, self._raw, lambda: self._before
         )
         return Counts(
             offered=offered,
+            notices=notices,
             recovered=recovered,
             spooled=spooled,
             delivered=delivered,
@@ -180,9 +186,10 @@ class Ledger:
             error=self.error,
         )
 
-    def _raw(self) -> tuple[tuple[int, int, int, int, int, int], dict[tuple[str, int], int], int]:
-        counts = (self.offered, self.recovered, self.spooled, self.delivered, self.filtered, self.printed)
-        return counts, self._drops.copy(), self._pending()
+    def _raw(self) -> tuple[tuple[int, int, int, int, int, int, int], dict[tuple[str, int], int], int]:
+        offered = (self.offered, self.notices, self.recovered)
+        settled = (self.spooled, self.delivered, self.filtered, self.printed)
+        return (*offered, *settled), self._drops.copy(), self._pending()
 
 
 def steadily(version: Callable[[], int], read: Callable[[], _T], otherwise: Callable[[], _T]) -> _T:

@@ -40,7 +40,6 @@ _ON_THE_WAY_BYTES = 16 * 1024 * 1024  # in the tail, beyond what the buffer may 
 _AGAIN = 1.0  # seconds before a disk that failed is tried again
 _SOON = 0.25  # seconds in which a sink that works should have taken what a shutdown finds
 _RESERVE = 0.1  # seconds before a deadline at which what is left is stored
-_AWAY = frozenset({"retrying", "failing"})
 
 
 class SpooledLane(Lane):
@@ -66,7 +65,7 @@ class SpooledLane(Lane):
         """All that the disk is storing now, those of the backlog too."""
         self._loose: dict[int, int] = {}
         """Numbers of the records in memory alone, by identity, oldest first."""
-        self.ledger = Ledger(lambda: len(self._loose))
+        self.ledger = Ledger(self._count_pending)
         self._safe: dict[int, int] = {}
         """Numbers of the records in the backlog that are on disk too, by identity."""
         self._settled: list[int] = []
@@ -95,8 +94,7 @@ class SpooledLane(Lane):
             self._recover_memory()
             self._open = self._ending = self._gone = self._pressed = self._removing = False
             self._bell = None
-            self._run = run
-            run.shutdown.tell(self.wake)
+            self._begin(run)
             run.shutdown.tell(self._prepare)
             self._begin_to_tend(run)
         await super().main(run)
@@ -143,6 +141,8 @@ class SpooledLane(Lane):
 
     def _settle(self, records: Sequence[Record]) -> None:
         for record in records:
+            if id(record) in self.backlog.notices:
+                continue  # has no number
             if self._loose.pop(id(record), None) is None:
                 self._settled.append(self._safe.pop(id(record)))
                 self.ledger.spooled -= 1
@@ -184,23 +184,19 @@ class SpooledLane(Lane):
         if self._loose.pop(id(record), None) is None:
             self._settled.append(self._safe.pop(id(record)))
             self.ledger.spooled -= 1
-        self.ledger.drop(reason, record.levelno)
+        self._count_lost(record, reason)
 
     @property
     def _ready(self) -> bool:
-        if not self.backlog.waiting:
+        if not super()._ready:
             return False
         return self._disk.stuck or self._trouble is not None or not (self._settled or self._removing)
-
-    @property
-    def _is_away(self) -> bool:
-        return self.ledger.state in _AWAY
 
     @property
     def _empty(self) -> bool:
         if self._loose or not (self._open or self._disk.stuck):
             return False
-        return self._is_away or not (len(self.backlog) or self._unread)
+        return self._is_away or not (len(self.backlog) or self._unread or self._silence is not None)
 
     @property
     def _relieved(self) -> bool:
@@ -220,8 +216,9 @@ class SpooledLane(Lane):
     def _printing(self, budget: Budget) -> Printing:
         """What the disk can't take: the rest is stored, or counted as lost."""
         failing = self._trouble is not None or self._disk.stuck
-        held = chain(self.backlog.flying.values(), self.backlog.waiting, self._tail)
-        return Printing(self.name, [record for record in held if failing and id(record) in self._loose], budget)
+        ours = self._loose.keys() | self.backlog.notices.keys()
+        held = chain(self.backlog, self._tail)
+        return Printing(self.name, [record for record in held if failing and id(record) in ours], budget)
 
     def after_fork(self) -> None:
         """In a child: neither what is held nor what is on disk is ours."""
@@ -231,13 +228,21 @@ class SpooledLane(Lane):
         self._writing, self._turn_rows = [], ()
         for held in (self._loose, self._safe, self._settled, self._timers):
             held.clear()
-        self.ledger = Ledger(lambda: len(self._loose))
+        self.ledger = Ledger(self._count_pending)
         self._removing = self._open = self._pressed = self._ending = self._gone = False
         self._next = self._unread = self._size_bytes = 0
         self._cursor, self._trouble, self._retry_at = -1, None, 0.0
         self._claim, self._bell, self._tender = Claim(), None, None
 
     async def _close(self, run: Run) -> None:
+        if self._trouble is None and not self._disk.stuck:
+            # What could not be told goes to disk as any other record, behind all that was offered.
+            self.ledger.begin()
+            for notice in self.backlog.withdraw():
+                self._loose[id(notice)] = self._next
+                self._next += 1
+                self._tail.append(notice)
+            self.ledger.end()
         self._ending = True
         self._ring()
         tender = self._tender
@@ -251,8 +256,8 @@ class SpooledLane(Lane):
     def _lose(self) -> Sequence[Record]:
         self._gone = True
         self._settle_writing()
-        held = [*self.backlog.clear(), *self._tail]
-        left = [record for record in held if id(record) in self._loose]
+        ours = self._loose.keys() | self.backlog.notices.keys()
+        left = [record for record in (*self.backlog.clear(), *self._tail) if id(record) in ours]
         self._tail.replace(())
         self._loose.clear()
         self._safe.clear()
@@ -266,7 +271,11 @@ class SpooledLane(Lane):
             for _, record in self._turn_rows:
                 if self._loose.pop(id(record), None) is not None:
                     self.ledger.spooled += 1
+                    self.losses.told((record,))
         self._writing, self._turn_rows = [], ()
+
+    def _count_pending(self) -> int:
+        return len(self._loose) + len(self.backlog.notices)
 
     def _take_back(self) -> None:
         """What could not be stored waits again."""
@@ -277,7 +286,9 @@ class SpooledLane(Lane):
         """What a loop left that was closed without a stop: rows on disk are read again, the rest goes on from here."""
         self.ledger.begin()
         self._settle_writing()
+        notices = list(self.backlog.notices.values())
         held = [*self.backlog.clear(), *self._tail]
+        self.backlog.announce(notices)
         self._tail.replace(record for record in held if id(record) in self._loose)
         self._safe.clear()
         self._settled.clear()
@@ -452,6 +463,7 @@ class SpooledLane(Lane):
         ledger.spooled += outcome.found - len(outcome.lost)
         for reason, levelno in outcome.lost:
             ledger.drop(reason, levelno)
+            self.losses.note(reason, levelno)
         if not self._gone:  # otherwise it was decided without us what became of the rest
             if outcome.stored:
                 self._all_stored(turn, frozenset(outcome.refused))
@@ -474,12 +486,14 @@ class SpooledLane(Lane):
             kept = number <= turn.handed
             if number in refused:
                 del self._loose[key]
-                self.ledger.drop("overflow", record.levelno)
+                self._count_lost(record, "overflow")
                 continue
             if self._loose.pop(key, None) is None:
                 self._settled.append(number)  # it was delivered meanwhile
                 continue
             self.ledger.spooled += 1
+            if self.losses.underway:
+                self.losses.told((record,))
             if kept:
                 self._safe[key] = number
                 self._cursor = max(self._cursor, number)
