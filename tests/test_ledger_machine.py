@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from helpers import logged, told
 from offloop import Batch, Batching, Buffer, PartialFailure, PermanentFailure, Pipeline, Retry, TemporaryFailure
 from offloop.testing import HANG, FaultySink
 
@@ -165,7 +166,7 @@ class PipelineMachine(RuleBasedStateMachine):
             stats = self.pipeline.stats()
             assert stats.balanced
             assert stats.intake.offered == self.logged
-            assert all(counts.offered == stats.intake.delivered for counts in stats.sinks.values())
+            assert all(counts.offered - counts.notices == stats.intake.delivered for counts in stats.sinks.values())
             assert stats.intake.pending <= QUEUE + 2
             assert not stats.intake.dropped.get("shed", {}).keys() - {"DEBUG", "INFO"}
             for sink in self.sinks:
@@ -188,12 +189,14 @@ class PipelineMachine(RuleBasedStateMachine):
         self.log.handlers = []
 
     def _check(self, sink: FaultySink, counts: Any) -> None:
-        messages = Counter(record.getMessage() for record in sink.records)
+        messages = Counter(logged(sink.records))
         assert not [message for message, times in messages.items() if times > 1]
         # The scripted sink keeps what it counts as filtered.
         assert counts.delivered <= len(sink.records) <= counts.delivered + counts.filtered
         assert counts.pending == 0
         assert counts.state == "stopped"
+        if len(sink.records) - messages.total() == counts.notices:  # none was lost or printed
+            assert told(sink.records) == counts.dropped
 
     # ----------------------------------------------------------------------------------------------------------------
 

@@ -134,8 +134,8 @@ class Backlog:
         lost: list[tuple[Record, Refusal]] = []
         if record.size_bytes <= max_bytes:
             # Where the reserve is in use already, a record below ERROR takes no more of it than what goes for it had.
-            max_records, max_bytes = max(max_records, self._bounded), max(max_bytes, self.size_bytes)
-            while self._bounded >= max_records or self.size_bytes + record.size_bytes > max_bytes:
+            max_records, max_bytes = max(max_records, self.bounded), max(max_bytes, self.size_bytes)
+            while self.bounded >= max_records or self.size_bytes + record.size_bytes > max_bytes:
                 index = evictable(self.waiting, _level, record.levelno)
                 if index is None:
                     break
@@ -147,7 +147,7 @@ class Backlog:
         return lost
 
     @property
-    def _bounded(self) -> int:
+    def bounded(self) -> int:
         """How many records the bounds count."""
         return len(self.waiting) + len(self.flying)
 

@@ -167,7 +167,7 @@ class SpooledLane(Lane):
         """Whether something has to be dropped although there is a spool: the disk fails, or can't keep up."""
         if self._trouble is None and not self._disk.stuck:
             return self._tail.size_bytes > _ON_THE_WAY_BYTES
-        limits, held = self.sink.buffer, len(self.backlog) + len(self._tail) + len(self._writing)
+        limits, held = self.sink.buffer, self.backlog.bounded + len(self._tail) + len(self._writing)
         return held > limits.max_records or self.backlog.size_bytes + self._tail.size_bytes > limits.max_bytes
 
     def _shed(self) -> None:
@@ -403,7 +403,7 @@ class SpooledLane(Lane):
             return True
         limits = self.sink.buffer
         held_bytes = self.backlog.size_bytes + self._tail.size_bytes
-        return len(self.backlog) + len(self._tail) > limits.max_records or held_bytes > limits.max_bytes
+        return self.backlog.bounded + len(self._tail) > limits.max_records or held_bytes > limits.max_bytes
 
     def _from_tail(self, count: int) -> list[Numbered]:
         numbered = ((self._loose[id(record)], record) for record in self._tail)
@@ -416,7 +416,7 @@ class SpooledLane(Lane):
         """Whether rows that are stored are kept in memory too, since they are next."""
         if self._unread or self._ending or not self._always:
             return False
-        fits = len(self.backlog) + len(rows) <= self._room
+        fits = self.backlog.bounded + len(rows) <= self._room
         return fits and self._size_bytes < self._max_kept_bytes and self.backlog.size_bytes < _GROUP_BYTES
 
     @property
@@ -433,7 +433,7 @@ class SpooledLane(Lane):
             return 0
         if len(self.backlog.waiting) > self.sink.batching.max_records or self.backlog.size_bytes > _GROUP_BYTES:
             return 0
-        return max(0, min(_GROUP, self._room - len(self.backlog)))
+        return max(0, min(_GROUP, self._room - self.backlog.bounded))
 
     async def _exchange(self, run: Run, turn: Turn, function: Callable[..., Outcome], *arguments: Any) -> bool:
         """One turn with the disk; False if the deadline passed before it was done."""
