@@ -1,4 +1,6 @@
 """Notices of what was lost, in the stream of the sink that lost it."""
+# pyright: reportAttributeAccessIssue=false
+# What a notice says it has as attributes, as a record has what was given as `extra`.
 
 from __future__ import annotations
 
@@ -480,6 +482,21 @@ async def test_records_that_a_deadline_drops_are_told_at_the_next_start(log: log
         log.info("after")
     assert told(sink.records) == {"shutdown": {"INFO": 1}}
     assert logged(sink.records) == ["after"]
+
+
+async def test_child_of_a_fork_tells_of_its_own_losses_alone(log: logging.Logger) -> None:
+    """What the parent lost, in its queue or at a sink, is the parent's to tell."""
+    sink = FaultySink(PermanentFailure("no"))
+    pipeline = Pipeline(sink, logger=log, queue_size=10)
+    log.handlers = [pipeline.handler]
+    say(log, 0, 100)
+    pipeline.listener._lanes[0].losses.note("rejected", logging.INFO)
+    pipeline.handler.intake.after_fork()
+    pipeline.listener.after_fork()
+    async with pipeline:
+        say(log, 0, 1)
+    assert told(sink.records) == pipeline.stats().sinks["FaultySink"].dropped == {"rejected": {"INFO": 1}}
+    assert not told(sink.records, queue=True)
 
 
 @pytest.mark.parametrize("when", ["outage", "always"])
