@@ -173,8 +173,9 @@ async def test_locks_that_are_held(tmp_path: Path) -> None:
         listener = QueueListener(queue, TCPSink("localhost", port), plain, shutdown_timeout=20)
         {BESIDE}
         intake = log.handlers[0].intake
-        locks = [intake._folding, Intake._registry._lock, names.NAMES._lock, listener.sinks[1]._worker._lock]
-        locks += [listener._renderer._lock, diagnostics._shared._writing, exits._process.printing, stderr._gate.lock]
+        locks = [intake._folding.lock, intake.staged._removing.lock, Intake._registry._lock, names.NAMES._lock]
+        locks += [listener.sinks[1]._worker._lock, listener._renderer._lock]
+        locks += [diagnostics._shared._writing, exits._process.printing, stderr._gate.lock]
         locks += [plain.__dict__["_offloop_alone"]]
         held, release = threading.Event(), threading.Event()
         def holds():

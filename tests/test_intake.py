@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from threading import Thread, get_ident
+from threading import Thread
 
 import pytest
 
@@ -264,12 +264,14 @@ async def test_counts_within_counts_wait_for_nothing() -> None:
     seen: list[int] = []
     handler = signal.signal(signal.SIGALRM, lambda *_: seen.append(intake.counts().offered))
     try:
-        with intake._folding:
-            intake._folder = get_ident()
+        assert intake._folding.enter()
+        try:
             before = time.monotonic()
             for _ in range(20):
                 signal.raise_signal(signal.SIGALRM)
             assert time.monotonic() - before < 0.1
+        finally:
+            intake._folding.leave()
     finally:
         signal.signal(signal.SIGALRM, handler)
     assert seen == [0] * 20

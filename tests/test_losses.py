@@ -415,7 +415,7 @@ async def test_last_loss_of_a_burst_wakes_the_listener(log: logging.Logger) -> N
     sink = MemorySink()
     async with Pipeline(sink, logger=log, queue_size=1) as pipeline:
         await pipeline.flush()
-        thread = threading.Thread(target=pipeline.handler.intake.turn_away, args=("overflow", logging.INFO))
+        thread = threading.Thread(target=pipeline.handler.intake.lose, args=("overflow", logging.INFO))
         thread.start()
         assert (await sink.wait_for_message("1 record was lost in the queue")).sink == "queue"
         thread.join()

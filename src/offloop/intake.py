@@ -15,32 +15,30 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import threading
 from asyncio import events
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from logging import LogRecord
 from threading import get_ident
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 from offloop import fork
-from offloop.capture import Record, Snapshot, restore
+from offloop.capture import Record, restore
+from offloop.exclusive import Exclusive
 from offloop.ledger import Counts, steadily, tabulate
 from offloop.overflow import Refusal, Room, evictable
 from offloop.policies import Buffer, QueueOverflow
 from offloop.registry import Registry, Server
+from offloop.staging import Item, Staging, level_of
 from offloop.turnstile import Turnstile
 
-__all__ = ["FILTERED", "Intake", "Item", "OwnQueue", "level_of"]
+__all__ = ["FILTERED", "Intake", "OwnQueue"]
 
-Item = Snapshot | LogRecord
 FILTERED = "filtered"
 _TOLD = frozenset({"overflow", "shed", "rejected"})  # what sinks hear of: no sink was to have its `own` records
 
 _FOLD_AT = 1_024
-_PATIENCE = 0.01  # seconds
 _NOBODY = -1  # no thread's identity: every thread then stages its records, and signals
 
 
@@ -52,13 +50,6 @@ class OwnQueue(asyncio.Queue[Item]):
     def _init(self, maxsize: int) -> None:
         self.container = deque()
         self._queue = self.container
-
-
-def level_of(item: Item) -> int:
-    """The level number of what waits in the queue."""
-    levelno = item.get("levelno") if isinstance(item, dict) else getattr(item, "levelno", None)
-    # Anyone may put anything on a queue of their own.
-    return cast("int", levelno) if isinstance(levelno, (int, float)) else logging.NOTSET
 
 
 class Intake:
@@ -80,7 +71,7 @@ class Intake:
         self.easy = math.inf if self._room is None else self._room.easy_records
         """As long as fewer records wait, none is refused."""
         self._turnstile = Turnstile()
-        self.staged: deque[Item] = deque()
+        self.staged = Staging()
         self.hand: list[Item] = []
         """Taken from the queue and being routed: still pending."""
         self.floor = 0
@@ -105,8 +96,7 @@ class Intake:
         self.lossy = False
         """Records were lost here, and the listener does not know."""
         self._known: Counter[tuple[str, int]] = Counter()
-        self._folding = threading.Lock()
-        self._folder = 0
+        self._folding = Exclusive()
         self.detach()
         fork.inherits(self)
 
@@ -143,7 +133,7 @@ class Intake:
         if self.backlog >= self.easy:
             refusal = self._refusal(level_of(item), overflow, wait_timeout, here=here)
             if refusal is not None:
-                self.turn_away(refusal, level_of(item))
+                self.lose(refusal, level_of(item))
                 return False
         if here and not self.staged:
             self._put(item)
@@ -160,11 +150,14 @@ class Intake:
         self._tally.append((reason, levelno))
         if len(self._tally) >= _FOLD_AT:
             self._fold()
-        if reason in _TOLD:
-            # Flagged before looking, as `sleep` looks after it has cleared: the last loss of a burst is told too.
-            self.lossy = True
-            if not self.awake and self._loop is not None:
-                self.signal()
+
+    def lose(self, reason: str, levelno: int) -> None:
+        """Count a record that is lost here, and have the listener tell the sinks."""
+        self.turn_away(reason, levelno)
+        # Flagged before looking, as `sleep` looks after it has cleared: the last loss of a burst is told too.
+        self.lossy = True
+        if not self.awake and self._loop is not None:
+            self.signal()
 
     def losses(self) -> Counter[tuple[str, int]]:
         """What was lost here since the last call, by reason and level number; for the listener."""
@@ -190,16 +183,12 @@ class Intake:
 
     def counts(self) -> Counts:
         """A snapshot that balances."""
-        # A signal handler that interrupted the folding, or this, on its own thread must not wait for itself.
-        held = self._folder != get_ident() and self._folding.acquire(timeout=_PATIENCE)
+        alone = self._folding.enter()
         try:
-            if held:
-                self._folder = get_ident()
             return steadily(lambda: self._version, self._read, self._read_settled)
         finally:
-            if held:
-                self._folder = 0
-                self._folding.release()
+            if alone:
+                self._folding.leave()
 
     # -- on the loop's thread ----------------------------------------------------------------------------------------
 
@@ -263,9 +252,9 @@ class Intake:
 
     def after_fork(self) -> None:
         """In a child: what waits is the parent's to deliver, what was counted the parent's to tell."""
-        self._folding = threading.Lock()
+        self._folding = Exclusive()
         self._turnstile = Turnstile()  # who waited is in the parent
-        self.staged.clear()
+        self.staged.after_fork()
         self.hand.clear()
         # RuntimeError: somebody of a loop that is closed waited to put more.
         with suppress(asyncio.QueueEmpty, RuntimeError):
@@ -276,7 +265,7 @@ class Intake:
         self._totals.clear()
         self._known.clear()
         self.lossy = False
-        self._folder = self._version = self._taken = self._odd = self._delivered = self._printed = 0
+        self._version = self._taken = self._odd = self._delivered = self._printed = 0
         Intake.last_resort = None
         self.detach()
 
@@ -289,8 +278,9 @@ class Intake:
             while len(hand) < limit:
                 hand.append(self._get())
                 self._taken += 1
-        except IndexError:
-            pass  # empty: there is less than was asked for
+        except (IndexError, asyncio.QueueEmpty):
+            # What is staged comes after what is queued.
+            self._taken += self.staged.move(hand, limit)
         finally:
             self._version += 1
         self._turnstile.admit(self.bound - self.backlog)
@@ -303,7 +293,7 @@ class Intake:
         self._odd += odd
         del self.hand[: count + odd]
         for _ in range(odd):
-            self.turn_away("rejected", logging.NOTSET)
+            self.lose("rejected", logging.NOTSET)
         self._version += 1
 
     def sleep(self) -> asyncio.Future[None] | None:
@@ -371,11 +361,8 @@ class Intake:
 
     def _get(self) -> Item:
         if self.own is not None:
-            return self.own.popleft() if self.own else self.staged.popleft()
-        try:
-            item = self.queue.get_nowait()
-        except asyncio.QueueEmpty:
-            return self.staged.popleft()
+            return self.own.popleft()
+        item = self.queue.get_nowait()
         self.queue.task_done()
         return item
 
@@ -406,10 +393,15 @@ class Intake:
 
         Other threads evict only what is staged: the queue is the loop's.
         """
-        if here:
-            return self._evict_queued(levelno) or (bool(self.staged) and self._evict_staged(levelno))
-        # Of a burst from another thread into a queue that the loop filled, the newest is kept.
-        return not self.staged or self._evict_staged(levelno)
+        if here and self._evict_queued(levelno):
+            return True
+        victim = self.staged.evict(levelno)
+        if victim is not None:
+            self.lose("overflow", level_of(victim))
+            return True
+        # Of a burst from another thread into a queue that the loop filled, the newest is kept; and an ERROR is, should
+        # somebody else be evicting now.
+        return (not here and not self.staged) or (bool(self.staged) and levelno >= logging.ERROR)
 
     def _evict_queued(self, levelno: int) -> bool:
         container = self._container
@@ -421,36 +413,20 @@ class Intake:
         del container[index]
         if self.own is None:
             self.queue.task_done()
-        self.turn_away("overflow", level_of(victim))
+        self.lose("overflow", level_of(victim))
         self._version += 1
-        return True
-
-    def _evict_staged(self, levelno: int) -> bool:
-        try:
-            if level_of(self.staged[0]) >= logging.ERROR > levelno:
-                return False
-            victim = self.staged.popleft()
-        except IndexError:
-            return True  # somebody was quicker: there is room
-        if level_of(victim) >= logging.ERROR > levelno:
-            # Another than the one that was looked at: somebody took that meanwhile.
-            self.staged.appendleft(victim)
-            return False
-        self.turn_away("overflow", level_of(victim))
         return True
 
     def _fold(self) -> Counter[tuple[str, int]] | None:
         """Sum up the tally; gives all sums, None if somebody is at it."""
-        if not self._folding.acquire(blocking=False):
+        if not self._folding.enter():
             return None
         try:
-            self._folder = get_ident()
             for _ in range(len(self._tally)):
                 self._totals[self._tally.popleft()] += 1
             return self._totals.copy()
         finally:
-            self._folder = 0
-            self._folding.release()
+            self._folding.leave()
 
     def _read(self) -> Counts:
         # Once: records are appended while we look.

@@ -142,7 +142,8 @@ class Lane:
 
     def surrender(self, budget: Budget) -> None:
         """Print what is held, on this thread, since no loop will run any more."""
-        self._say_the_rest()
+        if self.counts().pending:
+            self._say_the_rest()
         printing = self._printing(budget)
         printing.run()
         self._leave(printing)

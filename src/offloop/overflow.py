@@ -9,7 +9,6 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from itertools import islice
 from typing import Any, Literal
 
 from offloop.policies import Buffer
@@ -83,8 +82,9 @@ def evictable(items: Sequence[Any] | deque[Any], level: Callable[[Any], int], le
 
     ERROR and above is never evicted for less; where only such records are left, the oldest goes for one of its kind.
     """
-    for index, item in enumerate(islice(items, _LOOK)):
-        if level(item) < logging.ERROR:
+    # By position: other threads may append meanwhile, which an iterator does not survive.
+    for index in range(min(len(items), _LOOK)):
+        if level(items[index]) < logging.ERROR:
             return index
     return 0 if levelno >= logging.ERROR and items else None
 

@@ -13,7 +13,8 @@ from typing import Unpack, cast, get_args
 from offloop import diagnostics, net
 from offloop.errors import ConfigError, TemporaryFailure
 from offloop.formatters.text import TextFormatter
-from offloop.mail import DEFAULT_SUBJECT, Letter, Mailbox, Subject, compose
+from offloop.headers import DEFAULT_SUBJECT, Mailbox, Subject
+from offloop.mail import Letter, compose
 from offloop.names import Endpoint
 from offloop.policies import at_least, one_of
 from offloop.sink import Batch, Sink, SinkOptions

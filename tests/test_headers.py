@@ -1,0 +1,65 @@
+"""What a header is made of is checked when it is configured."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from offloop.capture import Record, capture, restore
+from offloop.errors import ConfigError
+from offloop.headers import Mailbox, Subject
+
+
+def record(message: str, level: int = logging.ERROR, name: str = "app") -> Record:
+    """Give a record as a sink sees it."""
+    values = {"msg": message, "levelno": level, "levelname": logging.getLevelName(level), "name": name}
+    return restore(capture(logging.makeLogRecord(values)))
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["{nope}", "{message.x}", "{message[0]}", "{message!r}", "{0}", "{}", "{", "{count:{host}}", "{message:d}"],
+)
+def test_subject_template_is_checked(template: str) -> None:
+    """A template that can't be filled in, or that reaches into objects, is refused at once."""
+    with pytest.raises(ConfigError, match=r"SMTPSink: subject: expected text with any of \{level\}"):
+        Subject("SMTPSink: ", template)
+
+
+def test_subject_takes_all_fields() -> None:
+    """A template is filled in from the first of the most severe records."""
+    subject = Subject("", "{host} {level} {logger} {message:.4} {count:03}{more}")
+    records = [record("a"), record("critical\nthing", logging.CRITICAL, "x"), record("b", logging.CRITICAL)]
+    assert subject.render(records, "web-1") == "web-1 CRITICAL x crit 003 (and 2 more)"
+    assert subject.render(records[:1], "web-1") == "web-1 ERROR app a 001"
+
+
+@pytest.mark.parametrize(
+    ("value", "address", "header"),
+    [
+        ("ops@b.example", "ops@b.example", "ops@b.example"),
+        (" root@localhost ", "root@localhost", "root@localhost"),
+        ("Ops Team <ops+x@b.example>", "ops+x@b.example", '"Ops Team" <ops+x@b.example>'),
+        ('"O\\ps, T." <ops@b.example>', "ops@b.example", '"O\\\\ps, T." <ops@b.example>'),
+        ("<ops@b.example>", "ops@b.example", "ops@b.example"),
+        ("\u00dcni <u@\u00fc.example>", "u@xn--tda.example", "=?utf-8?b?w5xuaQ==?= <u@xn--tda.example>"),
+        ("=?utf-8?q?x?= <a@b.example>", "a@b.example", "=?utf-8?b?PT91dGYtOD9xP3g/PQ==?= <a@b.example>"),
+        ("a@[127.0.0.1]", "a@[127.0.0.1]", "a@[127.0.0.1]"),
+    ],
+)
+def test_mailbox_parses(value: str, address: str, header: str) -> None:
+    """An address may have a name, which is encoded where it must be."""
+    assert Mailbox.parse("", "to", value) == Mailbox(address, header)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", "ops", "@b.example", "ops@", "a b@c.example", "a@b.example\r\nBcc: x@y.example", "A\nB <a@b.example>",
+     "a@b.example, c@d.example", "<a@b.example", "\u00fc@b.example", "a@\u00fc..example", "a..b@c.example", None, 5,
+     "a@b.example>", "x\x00 <a@b.example>", "a@-b.example"],
+)  # fmt: skip
+def test_mailbox_refuses(value: object) -> None:
+    """What is no plain address is refused with the value in the message."""
+    with pytest.raises(ConfigError, match=r"SMTPSink: to: expected an address like ops@example\.org"):
+        Mailbox.parse("SMTPSink: ", "to", value)
