@@ -43,7 +43,7 @@ async def test_own_sink_shows_itself_without_a_server() -> None:
     async with python(EXAMPLES / "own_sink.py") as program:
         assert await program.end() == 0, program.trouble
     lines = program.text.splitlines()
-    assert lines.pop(4).startswith("receiver: 200 to '1 record was lost at ")
+    assert lines.pop(3).startswith("receiver: 200 to '1 record was lost at ")
     assert lines == [
         "receiver: 503 to 'the disk is almost full'",
         "receiver: 200 to 'the disk is almost full'",
