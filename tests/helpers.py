@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from offloop.capture import Record, capture, restore
+from offloop.losses import LOSS_LOGGER, QUEUE
 from offloop.sink import Batch, Sink
 
 
@@ -127,3 +128,20 @@ async def collecting(*, tls: ssl.SSLContext | None = None) -> AsyncIterator[Coll
 def messages_of(lines: Iterable[str]) -> list[str]:
     """The messages in lines of JSON."""
     return [json.loads(line)["message"] for line in lines]
+
+
+def logged(records: Iterable[logging.LogRecord]) -> list[str]:
+    """The messages that somebody logged: without offloop's own notices of what was lost."""
+    return [record.getMessage() for record in records if record.name != LOSS_LOGGER]
+
+
+def told(records: Iterable[Any], *, queue: bool = False) -> dict[str, dict[str, int]]:
+    """What the notices of losses among the records tell in all, by reason and level: of a sink, or of the queue."""
+    table: dict[str, dict[str, int]] = {}
+    for record in records:
+        if record.name == LOSS_LOGGER and (record.sink == QUEUE) is queue:
+            for reason, levels in record.lost.items():
+                for level, count in levels.items():
+                    row = table.setdefault(reason, {})
+                    row[level] = row.get(level, 0) + count
+    return table

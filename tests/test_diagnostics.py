@@ -49,12 +49,72 @@ def test_what_was_held_back_is_counted(capsys) -> None:
     assert said(diagnostics, capsys) == ["offloop: again", "offloop: and again (2 more like this in the last 12 s)"]
 
 
+def test_what_was_held_back_last_is_told_later(capsys) -> None:
+    """Where no further line of the kind comes, the thread says by itself what it held back, and how many."""
+    diagnostics = Diagnostics(every=0.05)
+    for number in range(5):
+        diagnostics.report("a", f"a {number}")
+    lines = list[str]()
+    while len(lines) < 2:
+        lines += capsys.readouterr().err.splitlines()
+    assert lines == ["offloop: a 0", "offloop: a 4 (3 more like this in the last 0 s)"]
+    diagnostics.conclude()
+    assert not capsys.readouterr().err
+
+
+def test_what_is_held_back_at_the_end_is_told(capsys) -> None:
+    """Nothing that was not said is left uncounted, with many threads at once."""
+    diagnostics = Diagnostics()
+    diagnostics.report("a", "x")
+    threads = [threading.Thread(target=lambda: [diagnostics.report("a", "x") for _ in range(500)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    diagnostics.conclude()
+    lines = said(diagnostics, capsys)
+    more = [int(line.partition("(")[2].split()[0]) for line in lines if "(" in line]
+    assert len(lines) + sum(more) == 2_001
+
+
+def test_kinds_that_are_forgotten_are_told(capsys) -> None:
+    """What was held back is told before its kind makes place for others."""
+    diagnostics = Diagnostics()
+    for _ in range(3):
+        diagnostics.report("a", "again")
+    for number in range(1_000):
+        diagnostics.report(str(number), "x")
+    assert "offloop: again (1 more like this in the last 0 s)" in said(diagnostics, capsys)
+
+
+def test_lines_that_nobody_reads_are_counted(monkeypatch, capsys) -> None:
+    """While stderr is blocked lines are dropped, the oldest first; how many is told."""
+    gate = threading.Event()
+
+    class Blocked(io.StringIO):
+        def write(self, text: str) -> int:
+            gate.wait()
+            return super().write(text)
+
+    stream = Blocked()
+    monkeypatch.setattr(sys, "stderr", stream)
+    diagnostics = Diagnostics()
+    for number in range(1_500):
+        diagnostics.report(str(number % 900) + "." + str(number), "x")
+    gate.set()
+    diagnostics.flush(5.0)
+    lines = stream.getvalue().splitlines()
+    lost = int(lines[-1].split()[1])
+    assert lines[-1] == f"offloop: {lost} line(s) like these were lost: nobody read them in time"
+    assert len(lines) - 1 + lost == 1_500
+
+
 def test_kinds_are_bounded(capsys) -> None:
     """Kinds without end, and lines without end, take memory that has one."""
     diagnostics = Diagnostics()
     for number in range(3_000):
         diagnostics.report(str(number), "x" * 10)
-    assert 1_000 <= len(said(diagnostics, capsys)) <= 3_000
+    assert 1_000 <= len(said(diagnostics, capsys)) <= 3_001
     assert len(diagnostics._kinds) <= 1_000
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from helpers import until
+from helpers import logged, told, until
 from offloop import (
     Batching,
     Buffer,
@@ -75,8 +75,8 @@ async def test_what_is_no_record_is_counted_and_nothing_else_suffers(
         log.info("after")
         await sink.wait_for(3)
         assert (await listener.flush()).complete
-    assert sink.messages == ["before", "a word", "after"]
-    assert listener.stats().intake.dropped == {"rejected": {"NOTSET": 5}}
+    assert logged(sink.records) == ["before", "a word", "after"]
+    assert listener.stats().intake.dropped == told(sink.records, queue=True) == {"rejected": {"NOTSET": 5}}
     assert listener.stats().balanced
 
 
@@ -163,7 +163,8 @@ async def test_hung_sink_delays_no_other(queue: asyncio.Queue[Any], log: logging
     report = await listener.stop(timeout=0.1)
     assert not report.complete
     assert report.sinks["hung"].dropped == {"shed": {"INFO": 192}}
-    assert report.sinks["hung"].printed == 8
+    assert report.sinks["hung"].notices == 1
+    assert report.sinks["hung"].printed == 8 + 1
     assert report.balanced
 
 
@@ -358,7 +359,8 @@ async def test_overflow_of_a_lane_keeps_the_newest_and_the_errors(
         while listener.stats().intake.pending:
             await asyncio.sleep(0)
         release.set()
-    assert sink.messages == ["sent 0", "keep", "info 3", "info 4"]
+    assert logged(sink.records) == ["sent 0", "keep", "info 3", "info 4"]
+    assert told(sink.records) == {"overflow": {"INFO": 3}}
 
 
 async def test_overflow_of_a_lane_may_refuse_the_newest(queue: asyncio.Queue[Any], log: logging.Logger) -> None:
@@ -367,8 +369,8 @@ async def test_overflow_of_a_lane_may_refuse_the_newest(queue: asyncio.Queue[Any
     async with QueueListener(queue, sink) as listener:
         for number in range(5):
             log.info("%d", number)
-    assert sink.messages == ["0", "1", "2"]
-    assert listener.stats().sinks["MemorySink"].dropped == {"overflow": {"INFO": 2}}
+    assert logged(sink.records) == ["0", "1", "2"]
+    assert listener.stats().sinks["MemorySink"].dropped == told(sink.records) == {"overflow": {"INFO": 2}}
 
 
 async def test_buffer_is_bounded_in_bytes(queue: asyncio.Queue[Any], log: logging.Logger) -> None:
@@ -379,7 +381,7 @@ async def test_buffer_is_bounded_in_bytes(queue: asyncio.Queue[Any], log: loggin
             log.info("small %d", number)
         log.info("x" * 20_000)
         log.info("y" * 7_000)
-    assert [message[:7] for message in sink.messages] == ["small 2", "yyyyyyy"]
+    assert [message[:7] for message in logged(sink.records)] == ["small 2", "yyyyyyy"]
     assert listener.stats().balanced
 
 
@@ -866,7 +868,7 @@ async def test_order_and_errors_survive_eviction_from_all_sides(log: logging.Log
             await asyncio.sleep(0)
         done.set()
         await asyncio.gather(*noise)
-    numbers = [int(message) for message in sink.messages if message != "noise"]
+    numbers = [int(message) for message in logged(sink.records) if message != "noise"]
     assert numbers == sorted(numbers)
     assert "rejected" not in pipeline.stats().intake.dropped
     assert pipeline.stats().balanced

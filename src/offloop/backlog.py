@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 
 from offloop.capture import Record
 from offloop.overflow import Refusal, Room, evictable
@@ -22,11 +23,32 @@ class Backlog:
         self.waiting: deque[Record] = deque()
         self.flying: dict[int, Record] = {}
         """Being sent, by identity, oldest first."""
+        self.notices: dict[int, Record] = {}
+        """Records of our own, by identity, before all others: no bound counts them, and none is evicted."""
         self.size_bytes = 0
         self._barriers: list[Barrier] = []
 
     def __len__(self) -> int:
-        return len(self.waiting) + len(self.flying)
+        return len(self.waiting) + len(self.flying) + len(self.notices)
+
+    def __iter__(self) -> Iterator[Record]:
+        """All that is held, in the order in which it is to be sent."""
+        return chain(self.notices.values(), self.flying.values(), self.waiting)
+
+    def announce(self, notices: Iterable[Record]) -> int:
+        """Have these go before all others, in place of those that did so far; tells how many more they are."""
+        before = len(self.notices)
+        self.notices = {id(record): record for record in notices}
+        more = len(self.notices) - before
+        for barrier in self._barriers:
+            barrier.ahead += more
+        return more
+
+    def withdraw(self) -> Sequence[Record]:
+        """Let go of these."""
+        notices = list(self.notices.values())
+        self.announce(())
+        return notices
 
     def add(self, record: Record) -> Sequence[tuple[Record, Refusal]]:
         """Take a record; gives what is lost by it, and why: older ones whose place it takes, or the record itself."""
@@ -62,11 +84,13 @@ class Backlog:
             records = list(records)
             gone = set(map(id, records))
             # Not the oldest first: of a batch that was taken in part, what stays may be older than what went.
-            went = [key in gone for key in self.flying]
+            went = [key in gone for key in (*self.notices, *self.flying)]
             for barrier in self._barriers:
                 barrier.ahead -= sum(went[: barrier.ahead])
             self._drop_barriers()
         for record in records:
+            if self.notices and self.notices.pop(id(record), None) is not None:
+                continue
             del self.flying[id(record)]
             self.size_bytes -= record.size_bytes
 
@@ -77,7 +101,8 @@ class Backlog:
 
     def clear(self) -> Sequence[Record]:
         """Let go of everything; gives what was held, oldest first."""
-        held = [*self.flying.values(), *self.waiting]
+        held = list(self)
+        self.notices.clear()
         self.flying.clear()
         self.waiting.clear()
         self.size_bytes = 0
@@ -109,8 +134,8 @@ class Backlog:
         lost: list[tuple[Record, Refusal]] = []
         if record.size_bytes <= max_bytes:
             # Where the reserve is in use already, a record below ERROR takes no more of it than what goes for it had.
-            max_records, max_bytes = max(max_records, len(self)), max(max_bytes, self.size_bytes)
-            while len(self) >= max_records or self.size_bytes + record.size_bytes > max_bytes:
+            max_records, max_bytes = max(max_records, self.bounded), max(max_bytes, self.size_bytes)
+            while self.bounded >= max_records or self.size_bytes + record.size_bytes > max_bytes:
                 index = evictable(self.waiting, _level, record.levelno)
                 if index is None:
                     break
@@ -121,12 +146,17 @@ class Backlog:
         lost.append((record, "overflow"))
         return lost
 
+    @property
+    def bounded(self) -> int:
+        """How many records the bounds count."""
+        return len(self.waiting) + len(self.flying)
+
     def evict(self, index: int) -> Record:
         """Let go of a record that waits, by its position."""
         record = self.waiting[index]
         del self.waiting[index]
         self.size_bytes -= record.size_bytes
-        position = len(self.flying) + index
+        position = len(self.notices) + len(self.flying) + index
         for barrier in self._barriers:
             barrier.ahead -= position < barrier.ahead
         self._drop_barriers()

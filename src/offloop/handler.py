@@ -118,7 +118,7 @@ class QueueHandler(logging.handlers.QueueHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the standard library's name
         """Say on stderr that a record could not be handled, at most once in a while; it is counted as dropped."""
         error = sys.exc_info()[1]
-        self.intake.turn_away("rejected", record.levelno)
+        self.intake.lose("rejected", record.levelno)
         diagnostics.report(
             f"handle:{id(self)}",
             f"a record of logger {record.name!r} could not be handled: {type(error).__name__}: {text_of(error)}",

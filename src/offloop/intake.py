@@ -36,6 +36,7 @@ from offloop.turnstile import Turnstile
 __all__ = ["FILTERED", "Intake", "OwnQueue"]
 
 FILTERED = "filtered"
+_TOLD = frozenset({"overflow", "shed", "rejected"})  # what sinks hear of: no sink was to have its `own` records
 
 _FOLD_AT = 1_024
 _NOBODY = -1  # no thread's identity: every thread then stages its records, and signals
@@ -92,6 +93,9 @@ class Intake:
         # What was turned away, as (reason, level) per record: an append needs no lock, whoever interrupts whom.
         self._tally: deque[tuple[str, int]] = deque()
         self._totals: Counter[tuple[str, int]] = Counter()
+        self.lossy = False
+        """Records were lost here, and the listener does not know."""
+        self._known: Counter[tuple[str, int]] = Counter()
         self._folding = Exclusive()
         self.detach()
         fork.inherits(self)
@@ -129,7 +133,7 @@ class Intake:
         if self.backlog >= self.easy:
             refusal = self._refusal(level_of(item), overflow, wait_timeout, here=here)
             if refusal is not None:
-                self.turn_away(refusal, level_of(item))
+                self.lose(refusal, level_of(item))
                 return False
         if here and not self.staged:
             self._put(item)
@@ -146,6 +150,26 @@ class Intake:
         self._tally.append((reason, levelno))
         if len(self._tally) >= _FOLD_AT:
             self._fold()
+
+    def lose(self, reason: str, levelno: int) -> None:
+        """Count a record that is lost here, and have the listener tell the sinks."""
+        self.turn_away(reason, levelno)
+        # Flagged before looking, as `sleep` looks after it has cleared: the last loss of a burst is told too.
+        self.lossy = True
+        if not self.awake and self._loop is not None:
+            self.signal()
+
+    def losses(self) -> Counter[tuple[str, int]]:
+        """What was lost here since the last call, by reason and level number; for the listener."""
+        self.lossy = False
+        totals = self._fold()
+        if totals is None:
+            self.lossy = True  # somebody is at it: the next call finds it
+            return Counter()
+        lost = Counter({key: count for key, count in totals.items() if key[0] in _TOLD})
+        news = lost - self._known
+        self._known = lost
+        return news
 
     @property
     def backlog(self) -> int:
@@ -239,6 +263,8 @@ class Intake:
                 self.queue.task_done()
         self._tally.clear()
         self._totals.clear()
+        self._known.clear()
+        self.lossy = False
         self._version = self._taken = self._odd = self._delivered = self._printed = 0
         Intake.last_resort = None
         self.detach()
@@ -267,14 +293,14 @@ class Intake:
         self._odd += odd
         del self.hand[: count + odd]
         for _ in range(odd):
-            self.turn_away("rejected", logging.NOTSET)
+            self.lose("rejected", logging.NOTSET)
         self._version += 1
 
     def sleep(self) -> asyncio.Future[None] | None:
-        """A future that the next record resolves; None if there are records now."""
+        """A future that the next record or loss resolves; None if there are such now."""
         # Cleared before looking: a record staged in between wakes us again, and none is stranded.
         self.awake = False
-        if self.pending:
+        if self.pending or self.lossy:
             self.awake = True
             return None
         self.waiter = asyncio.get_running_loop().create_future()
@@ -371,7 +397,7 @@ class Intake:
             return True
         victim = self.staged.evict(levelno)
         if victim is not None:
-            self.turn_away("overflow", level_of(victim))
+            self.lose("overflow", level_of(victim))
             return True
         # Of a burst from another thread into a queue that the loop filled, the newest is kept; and an ERROR is, should
         # somebody else be evicting now.
@@ -387,18 +413,20 @@ class Intake:
         del container[index]
         if self.own is None:
             self.queue.task_done()
-        self.turn_away("overflow", level_of(victim))
+        self.lose("overflow", level_of(victim))
         self._version += 1
         return True
 
-    def _fold(self) -> None:
-        """Sum up the tally, unless somebody is at it."""
-        if self._folding.enter():
-            try:
-                for _ in range(len(self._tally)):
-                    self._totals[self._tally.popleft()] += 1
-            finally:
-                self._folding.leave()
+    def _fold(self) -> Counter[tuple[str, int]] | None:
+        """Sum up the tally; gives all sums, None if somebody is at it."""
+        if not self._folding.enter():
+            return None
+        try:
+            for _ in range(len(self._tally)):
+                self._totals[self._tally.popleft()] += 1
+            return self._totals.copy()
+        finally:
+            self._folding.leave()
 
     def _read(self) -> Counts:
         # Once: records are appended while we look.

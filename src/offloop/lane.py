@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Protocol
@@ -21,6 +21,7 @@ from offloop.diversion import Early, Porter
 from offloop.formatters.json import JSONFormatter
 from offloop.gate import acceptance
 from offloop.ledger import Counts, Ledger
+from offloop.losses import Losses
 from offloop.pacer import Pacer
 from offloop.remains import Printing
 from offloop.shutdown import BEYOND, Shutdown
@@ -28,10 +29,13 @@ from offloop.sink import FAILURES, Batch, Sink
 from offloop.stderr import Budget
 from offloop.worker import Breather, Worker
 
-__all__ = ["Awaited", "Lane", "Run", "encode_safely"]
+__all__ = ["OPEN", "Awaited", "Lane", "Run", "encode_safely"]
 
 _RENDER_TIMEOUT = 5.0  # seconds; source files may lie on a disk that hangs
 _LAST_CHANCE = 0.05  # seconds before the deadline of a shutdown in which no new attempt begins
+OPEN = frozenset({"open", "probing"})
+AWAY = OPEN | {"retrying", "failing"}
+_PLACES = 2  # where records are lost: here, and in the queue
 
 
 class Awaited(Protocol):
@@ -98,6 +102,7 @@ class Lane:
         self.backlog = Backlog(sink.buffer)
         self.porter = Porter(self)
         self.ledger = Ledger(self._pending)
+        self.losses = Losses(name)
         self.chunk: list[Record] = []
         """What the listener has for this lane in the slice at hand."""
         self.siblings: Sequence[Lane] = ()
@@ -140,6 +145,11 @@ class Lane:
         self.ledger.end()
         self._arrived()
 
+    def lost_before(self, lost: Mapping[tuple[str, int], int], floor: int) -> None:
+        """Take note of what was lost in the queue, by reason and level; what is below `floor` was not for us."""
+        self.losses.note_queue(lost, floor)
+        self.wake()
+
     async def main(self, run: Run) -> None:
         """Deliver in the running loop, until the shutdown is over or nothing more is to come."""
         if self._run is not run:
@@ -161,6 +171,8 @@ class Lane:
 
     def surrender(self, budget: Budget) -> None:
         """Print what is held, on this thread, since no loop will run any more."""
+        if self.counts().pending:
+            self._say_the_rest()
         printing = self._printing(budget)
         printing.run()
         self._leave(printing)
@@ -169,6 +181,7 @@ class Lane:
         """In a child: what the parent holds is the parent's."""
         self.give_up()
         self.chunk = []
+        self.losses = Losses(self.name)
         self.backlog = Backlog(self.sink.buffer)
         self.porter.clear()
         self.ledger = Ledger(self._pending)
@@ -194,10 +207,14 @@ class Lane:
         """Count what the destination took, and what its own filters turned away."""
         ledger = self.ledger
         ledger.begin()
+        was_away = self._is_away
         ledger.state, ledger.error = "connected", None
         self._settle(records)
         ledger.delivered += len(records) - len(filtered)
         ledger.filtered += len(filtered)
+        if self.losses:
+            self.losses.told(records)
+            self.losses.works(again=was_away)
         ledger.end()
         self._started.progressed()
 
@@ -216,8 +233,8 @@ class Lane:
         self._settle(records)
         for record in records:
             if self.porter.dead_letters is None:
-                self.ledger.drop("rejected", record.levelno)
-            else:
+                self._count_lost(record, "rejected")
+            elif not self._is_untold(record, "rejected"):
                 self.porter.leaving.append((record, why))
         self.ledger.end()
         self._progressed()
@@ -280,7 +297,7 @@ class Lane:
         self._run, self._circuit = run, None
         self.porter.give_up()
         self._time = run.shutdown if self.share >= 1 else Early(run.shutdown, self.share)
-        self._time.tell(self.wake)
+        self._time.tell(self._hear_of_shutdown)
 
     # -- what goes to other lanes ------------------------------------------------------------------------------------
 
@@ -324,8 +341,8 @@ class Lane:
         """What has no place here goes to the fallback, or is lost."""
         run = self._run
         if self.porter.fallback is None or run is None or run.shutdown.over or self.porter.has_ended(run):
-            self.ledger.drop(reason, record.levelno)
-        else:
+            self._count_lost(record, reason)
+        elif not self._is_untold(record, reason):
             self.porter.leaving.append((record, None))
 
     # -- where the records are: in memory here, on disk too in a spooled lane ----------------------------------------
@@ -349,6 +366,19 @@ class Lane:
         for lost, reason in self.backlog.add(record):
             self._miss(lost, reason)
 
+    def _count_lost(self, record: Record, reason: str) -> None:
+        """Count a record as dropped, and note it for the next notice."""
+        if not self._is_untold(record, reason):
+            self.ledger.drop(reason, record.levelno)
+            self.losses.note(reason, record.levelno)
+
+    def _is_untold(self, record: Record, reason: str) -> bool:
+        """Whether it is a notice of ours: that is dropped, and no loss to tell of, but what it said is."""
+        if not self.losses.untold(record):
+            return False
+        self.ledger.drop(reason, record.levelno)
+        return True
+
     def _settle(self, records: Sequence[Record]) -> None:
         """Let go of records that were in flight."""
         self.backlog.settle(records)
@@ -356,12 +386,30 @@ class Lane:
     @property
     def _ready(self) -> bool:
         """Whether the next batch may be formed."""
-        return bool(self.backlog.waiting) and not self.diverts
+        return (bool(self.backlog.waiting or self.backlog.notices) or self._silence == 0) and not self.diverts
 
     @property
     def _empty(self) -> bool:
         """Whether a shutdown has nothing to wait for."""
-        return not self._pending()
+        if self.diverts:  # no attempt is made any more: what is untold is among what is left
+            return not (self.backlog.bounded or self.porter.leaving)
+        return not self._pending() and self._silence is None
+
+    @property
+    def _is_away(self) -> bool:
+        """Whether the last attempt failed."""
+        return self.ledger.state in AWAY
+
+    @property
+    def _silence(self) -> float | None:
+        """Seconds until the sink's stream is to be told of losses, even if nothing else goes there; None: never.
+
+        To a sink that is away nothing can be told: the notice goes with the next batch that is tried.
+        """
+        if not self.losses:
+            return None
+        ending = self._run is not None and self._run.shutdown.begun
+        return None if self._is_away and not ending else self.losses.wait(ending=ending)
 
     @property
     def _relieved(self) -> bool:
@@ -376,6 +424,10 @@ class Lane:
         return [*self.porter.clear(), *self.backlog.clear()]
 
     # ----------------------------------------------------------------------------------------------------------------
+
+    def _hear_of_shutdown(self) -> None:
+        self.losses.last_chance()
+        self.wake()
 
     async def _main(self, run: Run) -> None:
         delivery = Delivery(self.sink, self, self._deadline.hold)
@@ -398,6 +450,7 @@ class Lane:
         if self._run is not run:
             return  # left behind: the sink is another loop's by now
         self.porter.end(run)
+        self._say_the_rest()
         printing = self._printing(run.budget)
         # Beside the closing: the time that a hung sink may cost beyond the deadline is for both.
         printed = asyncio.get_running_loop().create_task(_print(run.printer, printing))
@@ -409,9 +462,11 @@ class Lane:
 
     async def _step(self, run: Run, delivery: Delivery) -> None:
         if not self._ready:
-            circuit = self._circuit
+            circuit, silence = self._circuit, self._silence
             self.porter.ring()
-            await self._sleep(None if circuit is None or run.shutdown.begun else circuit.wait or None)
+            wait = 0.0 if circuit is None or run.shutdown.begun else circuit.wait
+            # If something is due at once, what it waits for wakes us.
+            await self._sleep(min((seconds for seconds in (wait, silence) if seconds), default=None))
             return
         await self._gather(run)
         await self._render(run)
@@ -426,7 +481,23 @@ class Lane:
     def _printing(self, budget: Budget) -> Printing:
         """What is held, to be printed."""
         leaving = (record for record, _ in self.porter.leaving)
-        return Printing(self.name, [*leaving, *self.backlog.flying.values(), *self.backlog.waiting], budget)
+        return Printing(self.name, [*leaving, *self.backlog], budget)
+
+    def _announce(self, limit: int) -> None:
+        """Have the next batch begin with what is to be told of losses."""
+        if self.losses:
+            ending = self._run is None or self._run.shutdown.begun
+            notices = self.losses.notices(limit, works=not self._is_away, ending=ending)
+            self.ledger.begin()
+            more = self.backlog.announce(notices)
+            self.ledger.offered += more
+            self.ledger.notices += more
+            self.ledger.end()
+
+    def _say_the_rest(self) -> None:
+        """Have what is still untold at the end among what is left."""
+        self.losses.last_chance()
+        self._announce(_PLACES)
 
     def _leave(self, printing: Printing) -> None:
         """The deadline has passed or nothing is left: what is still here was printed or is lost, and counted."""
@@ -437,8 +508,9 @@ class Lane:
         for record in left:
             if id(record) in printed:
                 ledger.printed += 1
+                self.losses.told((record,))
             else:
-                ledger.drop("shutdown", record.levelno)
+                self._count_lost(record, "shutdown")
         ledger.state = "stopped"
         ledger.end()
         if left:
@@ -456,6 +528,9 @@ class Lane:
         until = asyncio.get_running_loop().time() + batching.max_wait
         while len(backlog.waiting) < batching.max_records and not backlog.flushing and not run.shutdown.begun:
             left = until - asyncio.get_running_loop().time()
+            silence = self._silence
+            if silence is not None:
+                left = min(left, silence)
             if left <= 0:
                 return
             await self._sleep(left)
@@ -477,16 +552,18 @@ class Lane:
         """The next batch: as many records as it may have, encoded where the sink wants them so."""
         sink, backlog = self.sink, self.backlog
         limits = sink.batching
+        self._announce(limits.max_records)
+        notices = list(backlog.notices.values())
         # At most half of the buffer flies, so that an outage always leaves something old to evict.
-        max_records = min(limits.max_records, max(1, sink.buffer.max_records // 2))
+        max_records = min(limits.max_records - len(notices), max(1, sink.buffer.max_records // 2))
         encode = self._encoder() if sink.encodes else None
-        encoded: list[bytes] = []
-        size_bytes = 0
+        encoded = list(map(encode, notices)) if encode is not None else []
+        size_bytes = sum(map(len, encoded))
 
         def step(deadline: float) -> bool:
             nonlocal size_bytes
             count, done = 0, True
-            for record in islice(backlog.waiting, max_records - len(backlog.flying)):
+            for record in islice(backlog.waiting, max(0, max_records - len(backlog.flying))):
                 if count and time.perf_counter() >= deadline:
                     done = False
                     break
@@ -505,7 +582,7 @@ class Lane:
             return done
 
         await run.work(step)
-        records = list(backlog.flying.values())
+        records = [*notices, *backlog.flying.values()]
         return Batch(records, sink, encoded if sink.encodes else None) if records else None
 
     def _encoder(self) -> Callable[[Record], bytes]:

@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-__all__ = ["Counts", "Ledger", "Report", "Stats", "steadily", "tabulate"]
+__all__ = ["Counts", "Dropped", "Ledger", "Report", "Stats", "steadily", "tabulate"]
 
 _T = TypeVar("_T")
 Dropped = Mapping[str, Mapping[str, int]]
-_Numbers = tuple[int, int, int, int, int, int, int, int]
+_Numbers = tuple[int, int, int, int, int, int, int, int, int]
 
 # A reader that interrupted the writer on its own thread (a signal handler) can't wait for it to finish.
 _LOOKS = 20
@@ -29,7 +29,9 @@ class Counts:
     """One snapshot of a ledger; counts of records, each record in exactly one place.
 
     Attributes:
-        offered: Records that reached this stage.
+        offered: Records that reached this stage, `notices` among them.
+        notices: Of the records offered to a sink, how many were offloop's own notices of what it lost (logger
+            `offloop.loss`); each is settled as any other. `offered - notices` is what the intake delivered to it.
         recovered: Found in a spool: what an earlier process, or one that died, had left there.
         delivered: The destination took them (for the intake: the listener did).
         diverted: Handed over to the sink's fallback, whose own counts say what became of them.
@@ -57,6 +59,7 @@ class Counts:
     pending: int = 0
     state: str = "idle"
     error: str | None = None
+    notices: int = 0
 
     @property
     def lost(self) -> int:
@@ -124,6 +127,7 @@ class Ledger:
         "diverted",
         "error",
         "filtered",
+        "notices",
         "offered",
         "printed",
         "recovered",
@@ -141,6 +145,7 @@ class Ledger:
         self._version = 0
         self._drops: dict[tuple[str, int], int] = {}
         self.offered = 0
+        self.notices = 0
         self.recovered = 0
         self.spooled = 0
         self.delivered = 0
@@ -170,9 +175,10 @@ class Ledger:
         """A snapshot that balances, from any thread."""
         # A signal handler may have interrupted the writer amid a set of changes: it sees what was before them.
         counts, drops, pending = steadily(lambda: self._version, self._raw, lambda: self._before)
-        offered, recovered, spooled, delivered, diverted, filtered, dead_lettered, printed = counts
+        offered, notices, recovered, spooled, delivered, diverted, filtered, dead_lettered, printed = counts
         return Counts(
             offered=offered,
+            notices=notices,
             recovered=recovered,
             spooled=spooled,
             delivered=delivered,
@@ -189,6 +195,7 @@ class Ledger:
     def _raw(self) -> tuple[_Numbers, dict[tuple[str, int], int], int]:
         counts = (
             self.offered,
+            self.notices,
             self.recovered,
             self.spooled,
             self.delivered,

@@ -304,6 +304,7 @@ class QueueListener:
             self._complete = await self._settled(hold, lambda: run.shutdown.remaining)
             if not self._complete or not self._intake.pending:
                 break  # what is still logged after some rounds waits for the next start
+        self._pass_on_losses()
         run.routed = True
         self._intake.retire()
         self._intake.wake()
@@ -363,10 +364,18 @@ class QueueListener:
         for lane in self._routed:
             lane.commit(count)
         self._intake.commit(count, odd)
+        self._pass_on_losses()
         if odd:
             diagnostics.report("odd", f"{odd} item(s) on the queue were no records")
         self._progressed()
         return not self._intake.pending
+
+    def _pass_on_losses(self) -> None:
+        """Let each lane know of what was lost in the queue, and would have been for it by its level."""
+        if self._intake.lossy:
+            lost = self._intake.losses()
+            for lane in self._routed:
+                lane.lost_before(lost, lane.sink.level if self.respect_handler_level else logging.NOTSET)
 
     def _routes(self) -> list[tuple[int, Accept | None, list[Record]]]:
         """Level, filter and chunk of each lane, as they are now."""

@@ -21,7 +21,7 @@ from offloop.backlog import Barrier
 from offloop.capture import Record, text_of
 from offloop.delivery import marked_context
 from offloop.diversion import Early
-from offloop.lane import Awaited, Lane, Run
+from offloop.lane import OPEN, Awaited, Lane, Run
 from offloop.ledger import Counts
 from offloop.overflow import Refusal
 from offloop.remains import Printing
@@ -41,8 +41,6 @@ _ON_THE_WAY_BYTES = 16 * 1024 * 1024  # in the tail, beyond what the buffer may 
 _AGAIN = 1.0  # seconds before a disk that failed is tried again
 _SOON = 0.25  # seconds in which a sink that works should have taken what a shutdown finds
 _RESERVE = 0.1  # seconds before a deadline at which what is left is stored
-_OPEN = frozenset({"open", "probing"})
-_AWAY = _OPEN | {"retrying", "failing"}
 
 
 class SpooledLane(Lane):
@@ -128,7 +126,7 @@ class SpooledLane(Lane):
         Behind an open breaker nothing waits in memory that can be on disk.
         """
         super().failing(state, error)
-        if state in _OPEN:
+        if state in OPEN:
             self._press()
         self._started.progressed()
 
@@ -188,12 +186,12 @@ class SpooledLane(Lane):
     def _arrived(self) -> None:
         """Records came: see whether there is something for the disk."""
         super()._arrived()
-        self._pressed = self._pressed or self.ledger.state in _OPEN
+        self._pressed = self._pressed or self.ledger.state in OPEN
         self._ring()
 
     def _pending(self) -> int:
         """How many records are in memory alone."""
-        return len(self._loose) + len(self.porter.leaving)
+        return len(self._loose) + len(self.backlog.notices) + len(self.porter.leaving)
 
     def _admit(self, record: Record) -> None:
         self._loose[id(record)] = self._next
@@ -204,6 +202,8 @@ class SpooledLane(Lane):
 
     def _settle(self, records: Sequence[Record]) -> None:
         for record in records:
+            if id(record) in self.backlog.notices:
+                continue  # has no number
             if self._loose.pop(id(record), None) is None:
                 self._settled.append(self._safe.pop(id(record)))
                 self.ledger.spooled -= 1
@@ -213,7 +213,7 @@ class SpooledLane(Lane):
 
     def _move_up(self) -> None:
         """The tail joins the backlog where nothing lies between: no disk is needed."""
-        if not self._is_contiguous or ((self._always or self.ledger.state in _OPEN) and not self._fails):
+        if not self._is_contiguous or ((self._always or self.ledger.state in OPEN) and not self._fails):
             return
         while self._tail and self._has_room(self._tail.first):
             self.backlog.append(self._tail.pop())
@@ -238,7 +238,7 @@ class SpooledLane(Lane):
             return self._tail.size_bytes > _ON_THE_WAY_BYTES
         if self._is_contiguous:
             return True  # what the backlog has no room for: nothing else is to come of it
-        limits, held = self.sink.buffer, len(self.backlog) + len(self._tail) + len(self._writing)
+        limits, held = self.sink.buffer, self.backlog.bounded + len(self._tail) + len(self._writing)
         return held > limits.max_records or self.backlog.size_bytes + self._tail.size_bytes > limits.max_bytes
 
     def _shed(self) -> None:
@@ -262,14 +262,10 @@ class SpooledLane(Lane):
         return super()._ready and (self._fails or not (self._settled or self._removing))
 
     @property
-    def _is_away(self) -> bool:
-        return self.ledger.state in _AWAY
-
-    @property
     def _empty(self) -> bool:
-        if self._pending() or not (self._open or self._disk.stuck):
+        if self._loose or self.porter.leaving or not (self._open or self._disk.stuck):
             return False
-        return self._is_away or not (len(self.backlog) or self._unread)
+        return self._is_away or not (len(self.backlog) or self._unread or self._silence is not None)
 
     @property
     def _relieved(self) -> bool:
@@ -288,9 +284,9 @@ class SpooledLane(Lane):
 
     def _printing(self, budget: Budget) -> Printing:
         """What the disk can't take: the rest is stored, or counted as lost."""
-        held = chain(self.backlog.flying.values(), self.backlog.waiting, self._tail)
-        loose = [record for record in held if self._fails and id(record) in self._loose]
-        return Printing(self.name, [*(record for record, _ in self.porter.leaving), *loose], budget)
+        ours = self._loose.keys() | self.backlog.notices.keys()
+        held = [record for record in chain(self.backlog, self._tail) if self._fails and id(record) in ours]
+        return Printing(self.name, [*(record for record, _ in self.porter.leaving), *held], budget)
 
     def after_fork(self) -> None:
         """In a child: neither what is held nor what is on disk is ours."""
@@ -306,6 +302,14 @@ class SpooledLane(Lane):
         self._claim, self._bell, self._tender = Claim(), None, None
 
     async def _close(self, run: Run) -> None:
+        if self._trouble is None and not self._disk.stuck:
+            # What could not be told goes to disk as any other record, behind all that was offered.
+            self.ledger.begin()
+            for notice in self.backlog.withdraw():
+                self._loose[id(notice)] = self._next
+                self._next += 1
+                self._tail.append(notice)
+            self.ledger.end()
         self._ending = True
         self._ring()
         tender = self._tender
@@ -319,8 +323,8 @@ class SpooledLane(Lane):
     def _lose(self) -> Sequence[Record]:
         self._gone = True
         self._settle_writing()
-        held = [*self.backlog.clear(), *self._tail]
-        left = [record for record in held if id(record) in self._loose]
+        ours = self._loose.keys() | self.backlog.notices.keys()
+        left = [record for record in (*self.backlog.clear(), *self._tail) if id(record) in ours]
         self._tail.replace(())
         self._loose.clear()
         self._safe.clear()
@@ -334,6 +338,7 @@ class SpooledLane(Lane):
             for _, record in self._turn_rows:
                 if self._loose.pop(id(record), None) is not None:
                     self.ledger.spooled += 1
+                    self.losses.told((record,))
         self._writing, self._turn_rows = [], ()
 
     def _take_back(self) -> None:
@@ -345,7 +350,9 @@ class SpooledLane(Lane):
         """What a loop left that was closed without a stop: rows on disk are read again, the rest goes on from here."""
         self.ledger.begin()
         self._settle_writing()
+        notices = list(self.backlog.notices.values())
         held = [*self.backlog.clear(), *self._tail]
+        self.backlog.announce(notices)
         self._tail.replace(record for record in held if id(record) in self._loose)
         self._safe.clear()
         self._settled.clear()
@@ -462,7 +469,7 @@ class SpooledLane(Lane):
             return True
         limits = self.sink.buffer
         held_bytes = self.backlog.size_bytes + self._tail.size_bytes
-        return len(self.backlog) + len(self._tail) > limits.max_records or held_bytes > limits.max_bytes
+        return self.backlog.bounded + len(self._tail) > limits.max_records or held_bytes > limits.max_bytes
 
     def _from_tail(self, count: int) -> list[Numbered]:
         numbered = ((self._loose[id(record)], record) for record in self._tail)
@@ -475,7 +482,7 @@ class SpooledLane(Lane):
         """Whether rows that are stored are kept in memory too, since they are next."""
         if self._unread or self._ending or not self._always:
             return False
-        fits = len(self.backlog) + len(rows) <= self._room
+        fits = self.backlog.bounded + len(rows) <= self._room
         return fits and self._size_bytes < self._max_kept_bytes and self.backlog.size_bytes < _GROUP_BYTES
 
     @property
@@ -492,7 +499,7 @@ class SpooledLane(Lane):
             return 0
         if len(self.backlog.waiting) > self.sink.batching.max_records or self.backlog.size_bytes > _GROUP_BYTES:
             return 0
-        return max(0, min(_GROUP, self._room - len(self.backlog)))
+        return max(0, min(_GROUP, self._room - self.backlog.bounded))
 
     async def _exchange(self, run: Run, turn: Turn, function: Callable[..., Outcome], *arguments: Any) -> bool:
         """One turn with the disk; False if the deadline passed before it was done."""
@@ -525,6 +532,7 @@ class SpooledLane(Lane):
         ledger.spooled += outcome.found - len(outcome.lost)
         for reason, levelno in outcome.lost:
             ledger.drop(reason, levelno)
+            self.losses.note(reason, levelno)
         if not self._gone:  # otherwise it was decided without us what became of the rest
             if outcome.stored:
                 self._all_stored(turn, frozenset(outcome.refused))
@@ -553,6 +561,8 @@ class SpooledLane(Lane):
                 self._settled.append(number)  # it was delivered meanwhile
                 continue
             self.ledger.spooled += 1
+            if self.losses.underway:
+                self.losses.told((record,))
             if kept:
                 self._safe[key] = number
                 self._cursor = max(self._cursor, number)

@@ -15,6 +15,7 @@ from typing import Any, cast
 from offloop import fork
 from offloop.capture import Record
 from offloop.errors import PartialFailure, TemporaryFailure
+from offloop.losses import LOSS_LOGGER
 from offloop.policies import Retry
 from offloop.sink import Batch, Sink
 from offloop.worker import Breather, Worker, overdue
@@ -28,10 +29,11 @@ _RETRY = Retry(give_up_after=300.0)
 class HandlerSink(Sink):
     """Calls a handler's filters and `emit` in a daemon thread of its own, a batch per hop, without the handler's lock.
 
-    Level and filters are the handler's, as they are at the time. A record whose `emit` ends in `handleError` is sent
-    again if the cause was an `OSError` (a full disk, a broken connection), for up to five minutes; otherwise it is
-    rejected, and a `handleError` of the handler's own class is called too. `send_timeout` is how long one record may
-    take: a handler that is stuck in one is waited for, not called again.
+    Level and filters are the handler's, as they are at the time; only notices of what was lost (`offloop.loss`) pass
+    them all. A record whose `emit` ends in `handleError` is sent again if the cause was an `OSError` (a full disk, a
+    broken connection), for up to five minutes; otherwise it is rejected, and a `handleError` of the handler's own class
+    is called too. `send_timeout` is how long one record may take: a handler that is stuck in one is waited for, not
+    called again.
     """
 
     encodes = False
@@ -213,7 +215,7 @@ class _Job:
         try:
             # Filters and formatters change what they are given, and other lanes share the record.
             own = record.twin()
-            passed: object = handler.filter(own)
+            passed: object = own.name == LOSS_LOGGER or handler.filter(own)
             if not passed:
                 self.filtered.append(record)
                 return True
