@@ -24,9 +24,12 @@ from offloop import (
     PartialFailure,
     PermanentFailure,
     Pipeline,
+    QueueHandler,
+    QueueListener,
     Retry,
     Spool,
     Stats,
+    diagnostics,
 )
 from offloop.testing import HANG, FaultySink, MemorySink
 
@@ -376,7 +379,8 @@ def test_another_loop_begins_anew(log: logging.Logger) -> None:
     assert_agree(pipeline.stats())
 
 
-async def test_an_interrupt_in_the_fallback_s_filter_loses_nothing(log: logging.Logger) -> None:
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ValueError])
+def test_an_interrupt_in_the_fallback_s_filter_loses_nothing(log: logging.Logger, error: type[BaseException]) -> None:
     """The record stays with the primary until the fallback has it."""
     second = MemorySink(name="second")
     seen: list[logging.LogRecord] = []
@@ -384,15 +388,85 @@ async def test_an_interrupt_in_the_fallback_s_filter_loses_nothing(log: logging.
     def interrupted(record: logging.LogRecord) -> bool:
         seen.append(record)
         if len(seen) == 5:
-            raise SystemExit
+            raise error
         return True
 
     second.addFilter(interrupted)
-    async with Pipeline(away(second), logger=log) as pipeline:
+    pipeline = Pipeline(away(second), logger=log)
+    interrupts = 0
+
+    async def start() -> None:
+        pipeline.start()
         say(log, 0, 20)
-        assert (await pipeline.flush(5)).complete
+
+    with asyncio.Runner() as runner:
+        runner.run(start())
+        while not second.records:
+            try:
+                runner.get_loop().run_until_complete(second.wait_for(20))
+            except KeyboardInterrupt:
+                interrupts += 1
+                assert pipeline.stats().balanced
+        runner.run(pipeline.stop())
     assert second.messages == said(0, 20)
+    assert interrupts == (error is KeyboardInterrupt)
     assert_agree(pipeline.stats())
+
+
+async def test_a_record_without_a_number_for_a_level_is_handed_over(log: logging.Logger) -> None:
+    """As a filter may leave it: nothing stops for it."""
+    second = MemorySink(name="second", level="INFO")
+    first = away(second)
+
+    def spoil(record: logging.LogRecord) -> bool:
+        record.levelno = None  # pyright: ignore[reportAttributeAccessIssue]
+        return True
+
+    first.addFilter(spoil)
+    async with Pipeline(first, logger=log) as pipeline:
+        log.info("odd")
+        assert (await pipeline.flush(5)).complete
+    assert second.messages == ["odd"]
+
+
+async def test_levels_are_ignored_by_those_who_get_what_is_handed_over_too(log: logging.Logger) -> None:
+    """Where the listener is told to ignore them."""
+    queue: asyncio.Queue[Any] = asyncio.Queue()
+    log.handlers = [QueueHandler(queue)]
+    second = MemorySink(name="second", level="ERROR")
+    async with QueueListener(queue, away(second), respect_handler_level=False) as listener:
+        log.info("low")
+        assert (await listener.flush(5)).complete
+    assert second.messages == ["low"]
+
+
+async def test_what_a_fault_keeps_from_being_handed_over_stays(
+    log: logging.Logger, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It is said, and tried again."""
+
+    class Odd(MemorySink):
+        faults = 0
+
+        @property
+        def level(self) -> int:
+            self.faults -= 1
+            if not self.faults:
+                raise ValueError("odd")
+            return 0
+
+        @level.setter
+        def level(self, value: int) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
+            pass
+
+    second = Odd(name="second")
+    async with Pipeline(away(second), logger=log) as pipeline:
+        second.faults = 1
+        say(log, 0, 3)
+        await second.wait_for(3)
+        assert pipeline.stats().balanced
+    diagnostics.flush(5)
+    assert "lane first can't hand over: ValueError: odd" in capfd.readouterr().err
 
 
 async def test_stats_from_another_thread_balance_at_every_moment(log: logging.Logger) -> None:
