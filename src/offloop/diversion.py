@@ -14,13 +14,15 @@ from collections.abc import Callable, Coroutine, Sequence
 from itertools import islice
 from typing import Any, Protocol
 
-from offloop.capture import Record
+from offloop import diagnostics
+from offloop.capture import Record, text_of
 from offloop.ledger import Ledger
 from offloop.shutdown import Shutdown
 
 __all__ = ["Early", "Giver", "Porter", "Taker"]
 
 _HANDFUL = 16  # records handed over between two looks at the clock
+_AGAIN = 1.0  # seconds after a fault
 _REASON_BYTES = 250  # what the attributes of a dead letter weigh, beside the reason's text
 
 
@@ -113,11 +115,16 @@ class Porter:
         """Hand over what there is, in the running loop, until the lane has ended."""
         while not run.shutdown.over and not self.has_ended(run):
             if not (self.leaving or self._lane.surplus(1)):
-                self._bell = asyncio.get_running_loop().create_future()
-                await run.shutdown.nap(self._bell)
-                self._bell = None
+                await self._sleep(run, None)
                 continue
-            await run.work(lambda deadline: self._step(run, deadline))
+            try:
+                await run.work(lambda deadline: self._step(run, deadline))
+            except Exception as error:  # noqa: BLE001 - no fault may end the task; it is reported, and the records stay
+                diagnostics.report(
+                    f"divert:{self._lane.name}",
+                    f"lane {self._lane.name} can't hand over: {type(error).__name__}: {text_of(error)}",
+                )
+                await self._sleep(run, _AGAIN)
             self._lane.wake()
             run.progressed()
 
@@ -147,6 +154,11 @@ class Porter:
         left = [record for record, _ in self.leaving]
         self.leaving.clear()
         return left
+
+    async def _sleep(self, run: Running, seconds: float | None) -> None:
+        self._bell = asyncio.get_running_loop().create_future()
+        await run.shutdown.nap(self._bell, seconds)
+        self._bell = None
 
     def _step(self, run: Running, deadline: float) -> bool:
         """Hand over until the time is up; True if nothing is left."""

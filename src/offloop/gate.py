@@ -1,4 +1,4 @@
-"""Whether a sink wants a record: what its filters say, whatever they do."""
+"""Whether a sink wants a record: its level, and what its filters say, whatever they do."""
 
 from __future__ import annotations
 
@@ -9,9 +9,14 @@ from offloop import diagnostics
 from offloop.capture import Record, capture, restore, text_of
 from offloop.sink import FAILURES, Sink
 
-__all__ = ["Accept", "acceptance"]
+__all__ = ["Accept", "acceptance", "is_below"]
 
 Accept = Callable[[Record], Record | None]
+
+
+def is_below(record: Record, level: int) -> bool:
+    """Whether a record is below a level; one that has no number for a level, as a filter may leave it, is not."""
+    return isinstance(record.levelno, int) and record.levelno < level
 
 
 def acceptance(sink: Sink, *, alone: bool) -> Accept:

@@ -19,7 +19,7 @@ from offloop.capture import Record, message_of, text_of
 from offloop.delivery import Delivery
 from offloop.diversion import Early, Porter
 from offloop.formatters.json import JSONFormatter
-from offloop.gate import acceptance
+from offloop.gate import acceptance, is_below
 from offloop.ledger import Counts, Ledger
 from offloop.losses import Losses
 from offloop.pacer import Pacer
@@ -138,7 +138,9 @@ class Lane:
         """
         accept = acceptance(self.sink, alone=True)
         level = self.sink.level if self.respects_level else 0
-        accepted = [taken for record in records if record.levelno >= level and (taken := accept(record)) is not None]
+        accepted = [
+            taken for record in records if not is_below(record, level) and (taken := accept(record)) is not None
+        ]
         self.ledger.begin()
         give()
         self._count_in(len(records), accepted)
