@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from helpers import until
+from helpers import logged, until
 from offloop import (
     Breaker,
     ConfigError,
@@ -58,11 +58,19 @@ def test_it_opens_after_so_many_failures_in_a_row() -> None:
 
 def test_a_fatal_failure_opens_it_at_once() -> None:
     """No number of attempts would help."""
-    circuit = Circuit(Breaker(), Clock())
+    circuit = Circuit(Breaker(), Clock(), longest=20.0)
     assert circuit.closed
     assert circuit.wait == 0
     assert circuit.failed(0.0, fatal=True)
     assert not circuit.closed
+    assert circuit.wait == 20.0
+
+
+def test_without_a_probe_of_its_own_the_pause_decides() -> None:
+    """That is the backoff's, whatever the longest would be."""
+    circuit = Circuit(Breaker(failures=1), Clock(), longest=20.0)
+    circuit.failed(3.0, fatal=False)
+    assert circuit.wait == 3.0
 
 
 def test_it_waits_for_the_probe_and_for_what_was_asked() -> None:
@@ -186,7 +194,7 @@ async def test_a_probe_that_is_refused_is_followed_by_the_next(log: logging.Logg
         assert pipeline.stats().sinks["sink"].dropped == {"rejected": {"INFO": 1}}
         log.info("taken")
         await sink.wait_for(1)
-    assert sink.messages == ["taken"]
+    assert logged(sink.records) == ["taken"]
 
 
 async def test_expired_batches_are_no_way_around_it(log: logging.Logger) -> None:

@@ -176,7 +176,7 @@ async def test_what_the_destination_rejects_does_not(log: logging.Logger) -> Non
     async with Pipeline(away(second, always=PermanentFailure("no")), logger=log) as pipeline:
         say(log, 0, 3)
         assert (await pipeline.flush(5)).complete
-    assert counts_of(pipeline).dropped == {"rejected": {"INFO": 3}}
+    assert counts_of(pipeline).dropped["rejected"]["INFO"] == 3
     assert second.messages == []
 
 
@@ -619,7 +619,7 @@ async def test_what_the_dead_letters_refuse_is_dropped_there(log: logging.Logger
         say(log, 0, 3)
         assert (await pipeline.flush(5)).complete
     assert counts_of(pipeline).dead_lettered == 3
-    assert counts_of(pipeline, "second").dropped == {"rejected": {"INFO": 3}}
+    assert counts_of(pipeline, "second").dropped["rejected"]["INFO"] == 3
     assert_agree(pipeline.stats())
 
 

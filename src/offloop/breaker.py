@@ -27,13 +27,15 @@ class Circuit:
         state: Which of the three it is.
     """
 
-    def __init__(self, policy: Breaker, clock: Callable[[], float]) -> None:
+    def __init__(self, policy: Breaker, clock: Callable[[], float], longest: float = 0.0) -> None:
         """Begin closed.
 
         Args:
             policy: When it opens, and for how long.
             clock: Gives the time in seconds.
+            longest: Seconds to the next probe after a fatal failure, where the policy says nothing of it.
         """
+        self._longest = longest
         self.state: State = "closed"
         self._policy = policy
         self._clock = clock
@@ -77,7 +79,10 @@ class Circuit:
         if was_closed and not fatal and self._failures < self._policy.failures:
             return False
         self.state = "open"
-        self._probe_at = self._clock() + max(pause, self._policy.probe)
+        probe = self._policy.probe
+        if probe is None:
+            probe = self._longest if fatal else 0.0
+        self._probe_at = self._clock() + max(pause, probe)
         return was_closed
 
     def answered(self) -> None:

@@ -114,7 +114,7 @@ class Delivery:
         self._hold = hold
         self._loop = asyncio.get_running_loop()
         self._opened = False
-        self.circuit = Circuit(sink.breaker, self._loop.time)
+        self.circuit = Circuit(sink.breaker, self._loop.time, sink.retry.maximum)
         self.failures = 0
         self._rounds = 0  # journeys in a row on which the sink choked on all it was given
         self._has_delivered = False  # since a record was last rejected for failing alone

@@ -138,15 +138,17 @@ class Breaker:
     Attributes:
         failures: After so many failed attempts in a row it opens; after a `SinkFailure` at once.
         probe: Seconds from a failure to the next probe; longer if the destination asks for it (`retry_after`), or if
-            the backoff says so. The end of a shutdown may shorten it.
+            the backoff says so. None: the backoff alone decides, and after a `SinkFailure` it is its longest pause
+            (`Retry.maximum`). The end of a shutdown may shorten it.
     """
 
     failures: int = 5
-    probe: float = 30.0
+    probe: float | None = None
 
     def __post_init__(self) -> None:
         whole("Breaker.", "failures", self.failures, "failure")
-        at_least("Breaker.", "probe", self.probe, 0, "seconds")
+        if self.probe is not None:
+            at_least("Breaker.", "probe", self.probe, 0, "seconds")
 
 
 @dataclass(frozen=True, slots=True)
