@@ -13,6 +13,7 @@ import pytest
 
 from helpers import logged, told, until
 from offloop import (
+    Batch,
     Batching,
     Buffer,
     ConfigError,
@@ -21,6 +22,7 @@ from offloop import (
     QueueHandler,
     QueueListener,
     Retry,
+    Sink,
     diagnostics,
 )
 from offloop.testing import HANG, FaultySink, MemorySink
@@ -758,6 +760,24 @@ async def test_sink_on_a_logger_says_that_it_needs_a_handler(
     log.handlers[0].emit(logging.makeLogRecord({}))
     diagnostics.flush(5)
     assert capsys.readouterr().err.count("it needs a QueueHandler in front") == 1
+
+
+async def test_sink_that_fails_at_once_leaves_the_loop_its_turns(
+    queue: asyncio.Queue[Any], log: logging.Logger
+) -> None:
+    """However often it is tried without a pause."""
+    attempts = 0
+
+    class Away(Sink):
+        async def send(self, batch: Batch) -> None:
+            nonlocal attempts
+            attempts += 1
+            raise OSError("away")
+
+    async with QueueListener(queue, Away(retry=Retry(initial=0.0, maximum=0.0)), shutdown_timeout=0.1):
+        log.info("x")
+        await until(lambda: attempts > 10)
+    assert attempts > 10
 
 
 async def test_what_a_sink_logs_does_not_feed_it(queue: asyncio.Queue[Any], log: logging.Logger) -> None:

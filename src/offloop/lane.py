@@ -262,6 +262,8 @@ class Lane:
             return False
         earliest = loop.time() + asked
         until = max(earliest, loop.time() + seconds)
+        # Even where no pause is wanted: a sink that fails at once would keep the loop for ever.
+        await self._sleep(0.0)
         while not (shutdown.over or self._relieved or self.diverts):
             remaining = shutdown.remaining
             if until > loop.time() + remaining:
