@@ -37,7 +37,7 @@ from offloop.lane import Lane
 from offloop.losses import Losses
 from offloop.testing import HANG, FaultySink, MemorySink
 
-SOON = Retry(initial=0.0, maximum=0.001)
+SOON = Retry(initial=0.001, maximum=0.01)
 SMALL = Buffer(max_records=4)
 
 

@@ -30,6 +30,8 @@ class MemorySink(Sink):
     sink.assert_not_logged(level="ERROR")
     ```
 
+    What is lost on the way, by a full buffer or queue say, is told by further records, of the logger `offloop.loss`.
+
     Records arrive a moment after they were logged: leave the pipeline, `await pipeline.flush()`, or wait for them.
 
     Attributes:
