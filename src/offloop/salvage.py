@@ -37,10 +37,15 @@ class Wreck:
         Raises:
             OSError: They can't be read.
         """
+        self._log: BinaryIO | None = None
         self._file = _opened(path)
-        self._log = _opened(Path(f"{path}-wal"))
-        self._size_bytes = sum(file.seek(0, 2) for file in (self._file, self._log) if file is not None)
-        self._frames = self._committed() if self._log is not None else {}
+        try:
+            self._log = _opened(Path(f"{path}-wal"))
+            self._size_bytes = sum(file.seek(0, 2) for file in (self._file, self._log) if file is not None)
+            self._frames = self._committed() if self._log is not None else {}
+        except BaseException:
+            self.__exit__()
+            raise
 
     def __enter__(self) -> Self:
         return self

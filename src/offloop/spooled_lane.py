@@ -309,6 +309,7 @@ class SpooledLane(Lane):
         for delay in (min(_SOON, remaining / 4), remaining / 2, remaining - _RESERVE):
             if delay > 0:
                 self._timers.append(loop.call_later(delay, self._press))
+        self._timers.append(loop.call_later(remaining / 2, self._disk.hurry))
         self._ring()
 
     def _press(self) -> None:
