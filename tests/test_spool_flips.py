@@ -109,8 +109,8 @@ def test_every_byte(wrecks: list[Path], tmp_path: Path, which: str) -> None:
     for position in range(size):
         try:
             missing = read_with_a_flip(wreck, tmp_path / f"flipped-{position}", which == "log", position, 0xFF)
-        except AssertionError as error:
-            wrong[position] = str(error)
+        except Exception as error:
+            wrong[position] = f"{type(error).__name__}: {error}"
         else:
             costly, most = costly + bool(missing), max(most, missing)
     print(f"{which}: {size} bytes turned one by one; {costly} of them cost records, at most {most}")

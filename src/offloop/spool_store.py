@@ -203,6 +203,8 @@ class SpoolStore:
         """Do something with a file; if it is found broken, salvage it and do it again."""
         try:
             return step()
+        except UnicodeDecodeError:  # of SQLite's message, which quotes the file
+            pass
         except sqlite3.Error as error:
             if not (is_damage(error) or member.file.closed):  # closed: no room was left to salvage it
                 raise
