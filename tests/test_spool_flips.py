@@ -24,7 +24,7 @@ ALL = os.environ.get("OFFLOOP_CRASHES") == "0"
 """Every byte, in a nightly run."""
 ROWS = 40
 SETTLED = 8
-PAGE = 12
+PAGE = 16
 """More rows than a page has."""
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
 from typing import Any
@@ -40,6 +41,7 @@ _ON_THE_WAY_BYTES = 16 * 1024 * 1024  # in the tail, beyond what the buffer may 
 _AGAIN = 1.0  # seconds before a disk that failed is tried again
 _SOON = 0.25  # seconds in which a sink that works should have taken what a shutdown finds
 _RESERVE = 0.1  # seconds before a deadline at which what is left is stored
+_LATE = 0.075  # seconds past it until which what there was no time to store may be printed
 _AWAY = frozenset({"retrying", "failing"})
 
 
@@ -83,6 +85,7 @@ class SpooledLane(Lane):
         self._trouble: str | None = None
         self._retry_at = 0.0
         self._claim = Claim()
+        self._late: Printing | None = None
         self._bell: asyncio.Future[None] | None = None
         self._tender: asyncio.Task[None] | None = None
         self._timers: list[asyncio.TimerHandle] = []
@@ -98,6 +101,8 @@ class SpooledLane(Lane):
             self._run = run
             run.shutdown.tell(self.wake)
             run.shutdown.tell(self._prepare)
+            if run.shutdown.begun:  # at exit a listener is started to be stopped
+                self._prepare()
             self._begin_to_tend(run)
         await super().main(run)
 
@@ -233,10 +238,27 @@ class SpooledLane(Lane):
         return self._unread > 0 and self._cursor < mark
 
     def _printing(self, budget: Budget) -> Printing:
-        """What the disk can't take: the rest is stored, or counted as lost."""
-        failing = self._is_degraded
+        """What the disk can't take: the rest is stored, or, if there is no time for that, printed after it."""
+        return Printing(self.name, self._unsaved if self._is_degraded else [], budget)
+
+    @property
+    def _unsaved(self) -> list[Record]:
+        """What is in memory alone, but for what is being written."""
         held = chain(self.backlog.flying.values(), self.backlog.waiting, self._tail)
-        return Printing(self.name, [record for record in held if failing and id(record) in self._loose], budget)
+        return [record for record in held if id(record) in self._loose]
+
+    def surrender(self, budget: Budget) -> None:
+        """Print what is not on disk, on this thread, since no loop will run any more."""
+        printing = Printing(self.name, self._unsaved, budget)
+        printing.run()
+        self._leave(printing)
+
+    def _leave(self, printing: Printing) -> None:
+        late, self._late = self._late, None
+        if late is not None:
+            printing.stop()
+            printing = late
+        super()._leave(printing)
 
     def after_fork(self) -> None:
         """In a child: neither what is held nor what is on disk is ours."""
@@ -250,7 +272,7 @@ class SpooledLane(Lane):
         self._removing = self._open = self._pressed = self._ending = self._gone = False
         self._next = self._unread = self._size_bytes = 0
         self._cursor, self._trouble, self._retry_at = -1, None, 0.0
-        self._claim, self._bell, self._tender = Claim(), None, None
+        self._claim, self._bell, self._tender, self._late = Claim(), None, None, None
 
     async def _close(self, run: Run) -> None:
         self._ending = True
@@ -259,6 +281,10 @@ class SpooledLane(Lane):
         if tender is not None:
             await run.shutdown.hold(tender, beyond=self._disk.beyond)
             tender.cancel()
+        if not self._is_degraded and (unsaved := self._unsaved):
+            self._late = Printing(self.name, unsaved, run.budget)
+            with suppress(RuntimeError):  # no thread starts any more: nothing is printed, and all is counted as dropped
+                await run.shutdown.hold(run.printer.begin(self._late.run), beyond=_LATE)
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
