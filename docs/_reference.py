@@ -21,13 +21,14 @@ PAGES = {
         "aiohttp",
         "mail",
         "tcp",
+        "spool",
         "own-sink",
         "handlers",
         "testing",
         "dictconfig",
         "structlog-loguru",
     ],
-    "Explanation": ["journey", "never-blocks", "threads", "ends", "failures"],
+    "Explanation": ["journey", "never-blocks", "threads", "ends", "spool", "failures"],
 }
 
 # What users need of modules whose other names are for the rooms around them.
@@ -37,6 +38,7 @@ MEMBERS = {
     "handler.py": ["QueueHandler"],
     "ledger.py": ["Stats", "Report", "Counts"],
     "policies.py": ["Batching", "Retry", "Buffer"],
+    "spool.py": ["Spool"],
     "tracebacks.py": ["FrozenException", "Frame"],
 }
 
@@ -45,7 +47,7 @@ AREAS = {
     "pipeline": ("Pipeline", ["pipeline.py"]),
     "pair": ("Handler and listener", ["handler.py", "listener.py"]),
     "sinks": ("Sinks", ["sinks/tcp.py", "sinks/smtp.py", "sinks/handler.py", "sinks/function.py", "sinks/[!_]*.py"]),
-    "sink": ("The contract of a sink", ["sink.py", "policies.py"]),
+    "sink": ("The contract of a sink", ["sink.py", "policies.py", "spool.py"]),
     "records": ("Records", ["capture.py", "tracebacks.py"]),
     "formatters": ("Formatters", ["formatters/json.py", "formatters/text.py", "formatters/encoding.py"]),
     "stats": ("Stats and reports", ["ledger.py"]),
