@@ -22,13 +22,14 @@ PAGES = {
         "mail",
         "tcp",
         "fallback",
+        "spool",
         "own-sink",
         "handlers",
         "testing",
         "dictconfig",
         "structlog-loguru",
     ],
-    "Explanation": ["journey", "never-blocks", "threads", "ends", "failures"],
+    "Explanation": ["journey", "never-blocks", "threads", "ends", "spool", "failures"],
 }
 
 # What users need of modules whose other names are for the rooms around them.
@@ -38,6 +39,7 @@ MEMBERS = {
     "handler.py": ["QueueHandler"],
     "ledger.py": ["Stats", "Report", "Counts"],
     "policies.py": ["Batching", "Retry", "Breaker", "Buffer"],
+    "spool.py": ["Spool"],
     "tracebacks.py": ["FrozenException", "Frame"],
 }
 
@@ -46,7 +48,7 @@ AREAS = {
     "pipeline": ("Pipeline", ["pipeline.py"]),
     "pair": ("Handler and listener", ["handler.py", "listener.py"]),
     "sinks": ("Sinks", ["sinks/tcp.py", "sinks/smtp.py", "sinks/handler.py", "sinks/function.py", "sinks/[!_]*.py"]),
-    "sink": ("The contract of a sink", ["sink.py", "policies.py"]),
+    "sink": ("The contract of a sink", ["sink.py", "policies.py", "spool.py"]),
     "records": ("Records", ["capture.py", "tracebacks.py"]),
     "formatters": ("Formatters", ["formatters/json.py", "formatters/text.py", "formatters/encoding.py"]),
     "stats": ("Stats and reports", ["ledger.py"]),

@@ -24,7 +24,7 @@ ALL = os.environ.get("OFFLOOP_CRASHES") == "0"
 """Every byte, in a nightly run."""
 ROWS = 40
 SETTLED = 8
-PAGE = 12
+PAGE = 16
 """More rows than a page has."""
 
 
@@ -105,7 +105,13 @@ def test_every_byte(wrecks: list[Path], tmp_path: Path, which: str) -> None:
     wreck = wrecks[which == "file"]
     (path,) = wreck.glob("*.spool-wal" if which == "log" else "*.spool")
     size, costly, most = path.stat().st_size, 0, 0
+    wrong: dict[int, str] = {}
     for position in range(size):
-        missing = read_with_a_flip(wreck, tmp_path / "flipped", which == "log", position, 0xFF)
-        costly, most = costly + bool(missing), max(most, missing)
+        try:
+            missing = read_with_a_flip(wreck, tmp_path / f"flipped-{position}", which == "log", position, 0xFF)
+        except Exception as error:
+            wrong[position] = f"{type(error).__name__}: {error}"
+        else:
+            costly, most = costly + bool(missing), max(most, missing)
     print(f"{which}: {size} bytes turned one by one; {costly} of them cost records, at most {most}")
+    assert not wrong

@@ -186,7 +186,8 @@ async def test_disk_in_trouble_is_a_state(
 ) -> None:
     """With a spool that can't be written records are delivered from memory, by the buffer's rule; the state tells."""
     (tmp_path / "file").write_text("in the way")
-    sink = away(tmp_path / "file", "always", name="troubled")
+    newest = Buffer(max_records=10, shed_below=0, reserve=0)
+    sink = away(tmp_path / "file", "always", name="troubled", buffer=newest)
     async with Pipeline(sink, logger=log, shutdown_timeout=0.3) as pipeline:
         say(log, 0, 100)
         await until(lambda: pipeline.stats().sinks["troubled"].lost == 90)

@@ -150,8 +150,7 @@ def _plain(value: object) -> object:
 def _valued(value: object) -> Any:
     if type(value) is not list:
         return value
-    items: list[Any] = value
-    kind, *parts = items
+    kind, *parts = cast("Any", value)
     if kind == "d":
         return {_valued(key): _valued(item) for key, item in parts}
     if kind in _GATHER:

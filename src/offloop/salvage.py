@@ -4,7 +4,7 @@ Every page of the file, and its latest version in the write-ahead log, is looked
 are broken still has its leaves, and a log with one broken frame still has those after it. A row is taken if its own
 checksum holds. Reads one page at a time.
 
-Formats: https://www.sqlite.org/fileformat2.html, sections 1.6 (b-tree pages), 2.1 (records) and 4.1 (the log).
+Formats: https://www.sqlite.org/fileformat2.html, sections 1.3 (header), 1.6 (pages), 2.1 (records), 4.1 (the log).
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ __all__ = ["Wreck"]
 
 _WAL_HEADER = 32
 _FRAME_HEADER = 24
+_VERSIONS = slice(18, 20)
+_WAL_VERSIONS = b"\x02\x02"
 _LEAF = 0x0D
 _MAX_LOCAL = PAGE_BYTES - 35
 _MIN_LOCAL = (PAGE_BYTES - 12) * 32 // 255 - 23
@@ -37,10 +39,15 @@ class Wreck:
         Raises:
             OSError: They can't be read.
         """
+        self._log: BinaryIO | None = None
         self._file = _opened(path)
-        self._log = _opened(Path(f"{path}-wal"))
-        self._size_bytes = sum(file.seek(0, 2) for file in (self._file, self._log) if file is not None)
-        self._frames = self._committed() if self._log is not None else {}
+        try:
+            self._log = _opened(Path(f"{path}-wal"))
+            self._size_bytes = sum(file.seek(0, 2) for file in (self._file, self._log) if file is not None)
+            self._frames = self._committed() if self._log is not None else {}
+        except BaseException:
+            self.__exit__()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -55,6 +62,11 @@ class Wreck:
         """Whether nothing was ever committed: there is no more than a header."""
         size = 0 if self._file is None else self._file.seek(0, 2)
         return size <= PAGE_BYTES and not self._frames
+
+    @property
+    def writable(self) -> bool:
+        """Whether the header says that SQLite of today may write to it: with another number it would read only."""
+        return self._page(1)[_VERSIONS] in {b"", _WAL_VERSIONS}
 
     def rows(self) -> Iterator[Row]:
         """All intact rows, in the order of the pages; one may come twice, and one that was deleted may come back."""

@@ -139,6 +139,9 @@ class SpoolFile:
             self._connection.text_factory = bytes
             self.state = self._made() if changes is None else self._read_state(changes)
             self._set_up()
+        except UnicodeDecodeError as error:  # of SQLite's message, which quotes the file
+            self._connection.close()
+            raise Damaged("its schema can't be read") from error
         except BaseException:
             self._connection.close()
             raise

@@ -225,7 +225,10 @@ def _salvaged(path: Path, state: State | None) -> Iterator[Row]:
 
 def _state(path: Path) -> State:
     with closing(_connected(path)) as connection:
-        row = connection.execute("SELECT changes, live, bytes, first, last, crc FROM state WHERE id=0").fetchone()
+        try:
+            row = connection.execute("SELECT changes, live, bytes, first, last, crc FROM state WHERE id=0").fetchone()
+        except UnicodeDecodeError as error:  # of SQLite's message, which quotes the file
+            raise sqlite3.DatabaseError("its schema can't be read") from error
         state = State() if row is None else State._make(row)
         if not state.intact:
             raise sqlite3.DatabaseError("what it says of itself can't be read")

@@ -46,14 +46,15 @@ class Rescue:
         """
         self._resume(path)
         with Wreck(path) as wreck:
-            last, blank = wreck.state(), wreck.blank
+            last, blank, suspect = wreck.state(), wreck.blank, not wreck.writable
         if blank:
             remove(path)  # its maker was killed at once
             return None
         _set_aside(path)
         try:
             # An unreadable state makes the file suspect: commits may have been lost with it.
-            file = SpoolFile(path, durable=self._durable, changes=_UNKNOWN if last is None else last.changes)
+            changes = _UNKNOWN if suspect or last is None else last.changes
+            file = SpoolFile(path, durable=self._durable, changes=changes)
         except sqlite3.Error as error:
             if not is_damage(error):
                 raise

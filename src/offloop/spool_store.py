@@ -118,6 +118,8 @@ class SpoolStore:
             for member in self._members:
                 live = member.file.state.live
                 if live:
+                    with suppress(OSError, sqlite3.Error):  # as long as it lived, all could be read from it
+                        self._keep_on_disk(member)
                     self._left[member.file.path] = live
                 with suppress(OSError):  # a file that stays is found, empty, by the next one
                     member.end(keep=live > 0)
@@ -201,6 +203,8 @@ class SpoolStore:
         """Do something with a file; if it is found broken, salvage it and do it again."""
         try:
             return step()
+        except UnicodeDecodeError:  # of SQLite's message, which quotes the file
+            pass
         except sqlite3.Error as error:
             if not (is_damage(error) or member.file.closed):  # closed: no room was left to salvage it
                 raise
@@ -223,6 +227,7 @@ class SpoolStore:
         rows = [row for row in packed if row.id not in refused]
         if rows:
             own = self._own or self._make()
+            self._keep_on_disk(own)
             settled = [number for number in turn.settled if number >= own.floor]
             self._on(own, lambda: own.file.change(delete=settled, insert=rows, claim=turn.claim), out)
             handed = [row.id for row in rows if row.id <= turn.handed]
@@ -243,6 +248,11 @@ class SpoolStore:
 
     def _make(self) -> _Member:
         """The file of this process, made when it is needed."""
+        self._own = _Member(*self._new_file(), 0, self._floor)
+        self._members.append(self._own)
+        return self._own
+
+    def _new_file(self) -> tuple[SpoolFile, SpoolLock]:
         self._make_directory()
         while True:
             name = f"{self._stem}.{time.time_ns():016x}-{os.getpid()}-{secrets.token_hex(4)}"
@@ -250,13 +260,30 @@ class SpoolStore:
             if lock is not None:
                 break
         try:
-            file = SpoolFile(self._spool.path / f"{name}.spool", durable=self._spool.durable)
+            return SpoolFile(self._spool.path / f"{name}.spool", durable=self._spool.durable), lock
         except BaseException:
             lock.release(remove=False)
             raise
-        self._own = _Member(file, lock, 0, self._floor)
-        self._members.append(self._own)
-        return self._own
+
+    def _keep_on_disk(self, member: _Member) -> None:
+        """If somebody removed the file, which can still be read and is gone with this process, make another of it."""
+        if member.file.closed or member.file.path.exists():
+            return
+        file, lock = self._new_file()
+        try:
+            after = -(2**63)
+            while rows := list(member.file.after(after, _AT_A_TIME)):
+                file.change(insert=rows)
+                after = rows[-1].id
+            file.change(state=member.file.state._replace(changes=file.state.changes + 1))
+        except BaseException:
+            file.close()
+            remove(file.path)
+            lock.release(remove=True)
+            raise
+        member.file.close()
+        member.lock.release(remove=False)
+        member.file, member.lock = file, lock
 
     def _read(self, turn: Turn, out: Outcome) -> None:
         size = 0

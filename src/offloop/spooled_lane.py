@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import chain, islice
 from typing import Any
@@ -41,6 +42,7 @@ _ON_THE_WAY_BYTES = 16 * 1024 * 1024  # in the tail, beyond what the buffer may 
 _AGAIN = 1.0  # seconds before a disk that failed is tried again
 _SOON = 0.25  # seconds in which a sink that works should have taken what a shutdown finds
 _RESERVE = 0.1  # seconds before a deadline at which what is left is stored
+_LATE = 0.075  # seconds past it until which what there was no time to store may be printed
 
 
 class SpooledLane(Lane):
@@ -82,6 +84,9 @@ class SpooledLane(Lane):
         self._trouble: str | None = None
         self._retry_at = 0.0
         self._claim = Claim()
+        self._prints = False
+        """What is left is printed at once, since the disk takes nothing; otherwise late, after it was to be stored."""
+        self._late: Printing | None = None
         self._bell: asyncio.Future[None] | None = None
         self._tender: asyncio.Task[None] | None = None
         self._timers: list[asyncio.TimerHandle] = []
@@ -96,6 +101,8 @@ class SpooledLane(Lane):
             self._bell = None
             self._enter(run)
             run.shutdown.tell(self._prepare)
+            if run.shutdown.begun:  # at exit a listener is started to be stopped
+                self._prepare()
             self._begin_to_tend(run)
         await super().main(run)
 
@@ -283,10 +290,31 @@ class SpooledLane(Lane):
         return self._unread > 0 and self._cursor < mark
 
     def _printing(self, budget: Budget) -> Printing:
-        """What the disk can't take: the rest is stored, or counted as lost."""
+        """What the disk can't take: the rest is stored, or, if there is no time for that, printed after it."""
+        self._prints = self._fails
+        return Printing(self.name, self._unsaved if self._prints else [], budget)
+
+    @property
+    def _unsaved(self) -> list[Record]:
+        """What is in memory alone, but for what is being written."""
         ours = self._loose.keys() | self.backlog.notices.keys()
-        held = [record for record in chain(self.backlog, self._tail) if self._fails and id(record) in ours]
-        return Printing(self.name, [*(record for record, _ in self.porter.leaving), *held], budget)
+        held = (record for record in chain(self.backlog, self._tail) if id(record) in ours)
+        return [*(record for record, _ in self.porter.leaving), *held]
+
+    def surrender(self, budget: Budget) -> None:
+        """Print what is not on disk, on this thread, since no loop will run any more."""
+        if self.counts().pending:
+            self._say_the_rest()
+        printing = Printing(self.name, self._unsaved, budget)
+        printing.run()
+        self._leave(printing)
+
+    def _leave(self, printing: Printing) -> None:
+        late, self._late = self._late, None
+        if late is not None:
+            printing.stop()
+            printing = late
+        super()._leave(printing)
 
     def after_fork(self) -> None:
         """In a child: neither what is held nor what is on disk is ours."""
@@ -299,7 +327,7 @@ class SpooledLane(Lane):
         self._removing = self._open = self._pressed = self._ending = self._gone = False
         self._next = self._unread = self._size_bytes = 0
         self._cursor, self._trouble, self._retry_at = -1, None, 0.0
-        self._claim, self._bell, self._tender = Claim(), None, None
+        self._claim, self._bell, self._tender, self._late = Claim(), None, None, None
 
     async def _close(self, run: Run) -> None:
         if self._trouble is None and not self._disk.stuck:
@@ -316,6 +344,10 @@ class SpooledLane(Lane):
         if tender is not None:
             await run.shutdown.hold(tender, beyond=self._disk.beyond)
             tender.cancel()
+        if not self._prints and (unsaved := self._unsaved):
+            self._late = Printing(self.name, unsaved, run.budget)
+            with suppress(RuntimeError):  # no thread starts any more: nothing is printed, and all is counted as dropped
+                await run.shutdown.hold(run.printer.begin(self._late.run), beyond=_LATE)
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
@@ -371,6 +403,7 @@ class SpooledLane(Lane):
                 self._timers.append(loop.call_later(delay, self._press))
         if self.share < 1:
             self._timers.append(loop.call_later(remaining * self.share, self._conclude))
+        self._timers.append(loop.call_later(remaining / 2, self._disk.hurry))
         self._ring()
 
     def _press(self) -> None:
