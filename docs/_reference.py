@@ -27,7 +27,7 @@ PAGES = {
         "dictconfig",
         "structlog-loguru",
     ],
-    "Explanation": ["journey", "never-blocks", "threads", "ends", "failures"],
+    "Explanation": ["journey", "never-blocks", "threads", "ends", "failures", "loss"],
 }
 
 # What users need of modules whose other names are for the rooms around them.

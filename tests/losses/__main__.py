@@ -1,4 +1,4 @@
-"""`python -m losses`: try all ways and write the page. `python -m losses WORD...`: try those programs, places or systems."""
+"""`python -m losses`: try all and write the page. `python -m losses WORD...`: try these programs, places or systems."""
 
 from __future__ import annotations
 

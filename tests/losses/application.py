@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ def plain(main: Callable[[], None]) -> Callable[[], None]:
 
 
 @asynccontextmanager
-async def logging_on() -> Any:
+async def logging_on() -> AsyncIterator[None]:
     """The time in which the system runs, and its proper end."""
     system.begin()
     try:

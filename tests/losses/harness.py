@@ -1,4 +1,4 @@
-"""Runs one program against a collector, once more where something may be on disk, and counts what became of its records."""
+"""Runs a program against a collector, again where something may be on disk, and counts what became of its records."""
 
 from __future__ import annotations
 
@@ -146,7 +146,9 @@ class Destination(Collector):
     def identities(self) -> Counter[str]:
         """How often each record arrived."""
         texts = (bytes(stream).decode(errors="replace") for stream in self.streams)
-        return Counter(identity for text in texts for line in text.splitlines() for identity in _RECORD.findall(line)[:1])
+        return Counter(
+            identity for text in texts for line in text.splitlines() for identity in _RECORD.findall(line)[:1]
+        )
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._place == "closes":

@@ -40,27 +40,29 @@ _READING = """
 
 A record that was offered is in one of these places:
 
-- delivered: the collector had it when the program had ended. Which lines arrived is looked up at the collector, whatever the
-  system says.
+- delivered: the collector had it when the program had ended. Which lines arrived is looked up at the collector,
+  whatever the system says.
 - on disk: it was not there, and arrived when the same program was started once more, with the collector healthy. Only
   systems that keep records on disk are started again.
 - printed: it is on stderr, and nowhere else.
-- dropped: the system says that it dropped it, and why. offloop counts by reason and level ([Failures](failures.md#the-counts));
-  the others keep no counts.
+- dropped: the system says that it dropped it, and why. offloop counts by reason and level
+  ([Failures](failures.md#the-counts)); the others keep no counts.
 - unaccounted: the rest. Nobody will ever know that these were logged.
 
 "Twice" is how many arrived more than once, which every system that sends again after a failure has to risk.
 
-For offloop the last column is 0 except where nothing can run in the process any more: what is in memory at `os._exit` or
-`kill -9` is gone, and nobody is left to say so. A spool in `"always"` mode narrows that to what was logged in the last
-milliseconds; one in `"outage"` mode writes when its buffer is full or the end is near, and a killed process has no end.
+For offloop the unaccounted are 0 except where nothing can run in the process any more: what is in memory at `os._exit`
+or `kill -9` is gone, and nobody is left to say so. A spool in `"always"` mode narrows that to what was logged in the
+last milliseconds; one in `"outage"` mode writes when its buffer is full or the end is near, and who is killed has no
+end.
 
 What the rows don't say:
 
-- A collector's kernel acknowledges what the collector may never read. Where one is killed with data unread, that data is
-  lost for every system here, and offloop counts it as delivered ([TCP](../how-to/tcp.md#what-delivered-means-here)).
+- A collector's kernel acknowledges what the collector may never read. Where one is killed with data unread, that data
+  is lost for every system here, and offloop counts it as delivered
+  ([TCP](../how-to/tcp.md#what-delivered-means-here)).
 - The queues of the others have no bound, as their documentation has it. So a burst costs them memory instead of
-  records, and so does a collector that is away where a system does not give up.
+  records. offloop's had room for a hundred in that row; by default it has it for ten thousand.
 - A disk that is full is a limit on the size of files here (`RLIMIT_FSIZE`, 100 kB).
 
 ## What was run
@@ -69,18 +71,19 @@ What the rows don't say:
 """
 
 _SETTINGS = """\
-{count} programs on Python {python} ({system}); offloop {offloop}, {packages}. A program that has not ended after {deadline:.0f} s is killed.
+{count} programs on Python {python} ({system}); offloop {offloop}, {packages}.
+A program that has not ended after {deadline:.0f} s is killed.
 
-- offloop: `QueueHandler`, `QueueListener` and `TCPSink` with what they do by default, `shutdown_timeout={shutdown:g}`; under uvicorn and
-  gunicorn a `Pipeline` as the lifespan. No spool, `Spool(when="outage")`, `Spool(when="always")`.
-- standard pair: `queue.Queue(-1)`, `QueueListener` with a `SocketHandler` that sends JSON; stopped where the program has a
-  proper end, in the lifespan of a web application, and by `atexit`. Between processes of `multiprocessing` the queue is a
-  `multiprocessing.Queue`, as in the logging cookbook.
+- offloop: `QueueHandler`, `QueueListener` and `TCPSink` with what they do by default, `shutdown_timeout={shutdown:g}`;
+  under uvicorn and gunicorn a `Pipeline` as the lifespan. No spool, `Spool(when="outage")`, `Spool(when="always")`.
+- standard pair: `queue.Queue(-1)`, `QueueListener` with a `SocketHandler` that sends JSON; stopped where the program
+  has a proper end, in the lifespan of a web application, and by `atexit`. Between processes of `multiprocessing` the
+  queue is a `multiprocessing.Queue`, as in the logging cookbook.
 - loguru: `logger.add(handler, enqueue=True)` with the same handler; `logger.complete()` at a proper end and in the
   lifespan; children of `multiprocessing` are given the logger, and complete it.
-- logstash-async: `AsynchronousLogstashHandler` with a database; closed at a proper end, in the lifespan and at the end of a
-  child, and by `logging.shutdown` at exit. `SOCKET_CLOSE_WAIT_TIMEOUT` is {shutdown:g} s instead of 30, so that it gets as long to
-  end as offloop.
+- logstash-async: `AsynchronousLogstashHandler` with a database; closed at a proper end, in the lifespan and at the end
+  of a child, and by `logging.shutdown` at exit. `SOCKET_CLOSE_WAIT_TIMEOUT` is {shutdown:g} s instead of 30, so that it
+  gets as long to end as offloop. Forked processes share the database, since they inherit the handler.
 
 Each program logs about 200 records, each tenth an ERROR. "Away" means that the connection is refused."""
 
@@ -106,7 +109,7 @@ def rows(text: str) -> set[tuple[str, str]]:
     way = ""
     for line in text.splitlines():
         cells = [cell.strip() for cell in line.split(" | ")]
-        if line.startswith("| ") and len(cells) > 1 and cells[1] in LABELS.values():
+        if line.startswith("| ") and len(cells) > len(LABELS) + 1 and cells[1] in LABELS.values():
             way = cells[0].removeprefix("|").strip() or way
             found.add((way, cells[1]))
     return found
@@ -177,8 +180,8 @@ def _number(count: int) -> str:
 
 def _dropped(dropped: Mapping[str, Mapping[str, int]]) -> str:
     return "; ".join(
-        f"{reason}: " + ", ".join(f"{count} {level}" for level, count in levels.items())
-        for reason, levels in dropped.items()
+        f"{reason}: " + ", ".join(f"{count} {level}" for level, count in sorted(levels.items()))
+        for reason, levels in sorted(dropped.items())
     )
 
 

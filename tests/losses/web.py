@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 warnings.simplefilter("ignore")
 
 from fastapi import FastAPI  # noqa: E402 - a peer's deprecations are not what is tested
+
 from losses.systems import Offloop, from_environment  # noqa: E402
 
 system, source = from_environment()
