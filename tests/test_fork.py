@@ -112,6 +112,30 @@ async def test_fork_beside_the_loop(tmp_path: Path) -> None:
     assert [one["TCPSink"]["delivered"] for one in told(running.text)] == [1, 2]
 
 
+async def test_fork_beside_a_spool(tmp_path: Path) -> None:
+    """A child says nothing of the parent's work on disk, and begins with a file of its own."""
+    source = f"""
+        from offloop import Spool
+        sink = TCPSink("127.0.0.1", port, spool=Spool(os.environ["DIRECTORY"], when="always"))
+        listener = QueueListener(queue, sink, shutdown_timeout=20)
+        {BESIDE}
+        pid = os.fork()
+        if not pid:
+            import gc
+            gc.collect()
+            log.info("of the child")
+            sys.exit()
+        os.waitpid(pid, 0)
+        go_on.set()
+    """
+    async with collecting() as collector:
+        running = await ended(tmp_path, source, COLLECTOR=collector.port, DIRECTORY=tmp_path / "spool")
+        assert await collected(collector, 3) == ["after", "before", "of the child"]
+    assert [one["TCPSink"]["delivered"] for one in told(running.text)] == [1, 2]
+    assert not running.trouble
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 async def test_children_of_multiprocessing(tmp_path: Path, method: str) -> None:
     """They skip atexit; what they log is delivered at their end all the same, however they are started."""
