@@ -83,8 +83,8 @@ BESIDE = """ready, go_on = threading.Event(), threading.Event()
             async with listener:
                 log.info("before")
                 await listener.flush()
-                ready.set()
-                await asyncio.to_thread(go_on.wait)
+                # Ready when the executor is: a fork amid its start leaves its locks held, in the standard library.
+                await asyncio.to_thread(lambda: (ready.set(), go_on.wait()))
                 log.info("after")
         thread = threading.Thread(target=asyncio.run, args=(main(),))
         thread.start()
