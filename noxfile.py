@@ -102,6 +102,13 @@ def coverage(session: nox.Session) -> None:
 
 
 @nox.session
+def loss(session: nox.Session) -> None:
+    """Every way to end, fork and fail, next to others: writes docs/explanation/loss.md. Three minutes on two cores."""
+    session.install("-e.[all]", *group("test"), *group("peers"))
+    session.run("python", "-m", "losses", *session.posargs, env={"PYTHONPATH": "tests"})
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """The documentation, strict: a link that leads nowhere is an error. `-- serve` shows it while it is written."""
     session.install("-e.[all]", *group("docs"))

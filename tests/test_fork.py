@@ -83,8 +83,8 @@ BESIDE = """ready, go_on = threading.Event(), threading.Event()
             async with listener:
                 log.info("before")
                 await listener.flush()
-                ready.set()
-                await asyncio.to_thread(go_on.wait)
+                # Ready when the executor is: a fork amid its start leaves its locks held, in the standard library.
+                await asyncio.to_thread(lambda: (ready.set(), go_on.wait()))
                 log.info("after")
         thread = threading.Thread(target=asyncio.run, args=(main(),))
         thread.start()
@@ -110,6 +110,30 @@ async def test_fork_beside_the_loop(tmp_path: Path) -> None:
         streams = [messages_of(bytes(stream).decode().splitlines()) for stream in collector.streams]
     assert streams == [["before", "after"], ["of the child"]]
     assert [one["TCPSink"]["delivered"] for one in told(running.text)] == [1, 2]
+
+
+async def test_fork_beside_a_spool(tmp_path: Path) -> None:
+    """A child says nothing of the parent's work on disk, and begins with a file of its own."""
+    source = f"""
+        from offloop import Spool
+        sink = TCPSink("127.0.0.1", port, spool=Spool(os.environ["DIRECTORY"], when="always"))
+        listener = QueueListener(queue, sink, shutdown_timeout=20)
+        {BESIDE}
+        pid = os.fork()
+        if not pid:
+            import gc
+            gc.collect()
+            log.info("of the child")
+            sys.exit()
+        os.waitpid(pid, 0)
+        go_on.set()
+    """
+    async with collecting() as collector:
+        running = await ended(tmp_path, source, COLLECTOR=collector.port, DIRECTORY=tmp_path / "spool")
+        assert await collected(collector, 3) == ["after", "before", "of the child"]
+    assert [one["TCPSink"]["delivered"] for one in told(running.text)] == [1, 2]
+    assert not running.trouble
+    assert list((tmp_path / "spool").iterdir()) == []
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])

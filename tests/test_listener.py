@@ -523,6 +523,30 @@ async def test_second_cancellation_cuts_the_drain_short(queue: asyncio.Queue[Any
     assert listener.stats().sinks["FaultySink"].printed == 1
 
 
+async def test_stop_ends_though_more_comes_than_is_routed(queue: asyncio.Queue[Any], log: logging.Logger) -> None:
+    """Whoever logs on and on during a stop keeps no task of the listener alive; what is left waits for the next one."""
+
+    def goes_on(_record: logging.LogRecord) -> bool:
+        queue.put_nowait(logging.makeLogRecord({"msg": "more"}))  # as threads do that are faster than the loop
+        return True
+
+    sink = MemorySink()
+    sink.addFilter(goes_on)
+    before = asyncio.all_tasks()
+    listener = QueueListener(queue, sink)
+    listener.start()
+    log.info("one")
+    await sink.wait_for(100)
+    await listener.stop(timeout=0.1)
+    await until(lambda: asyncio.all_tasks() == before)
+    assert listener.stats().balanced
+    assert listener.stats().intake.pending
+    sink.removeFilter(goes_on)
+    async with listener:
+        pass
+    assert not listener.stats().intake.pending
+
+
 async def test_sink_that_recovers_during_the_stop_gets_its_records(
     queue: asyncio.Queue[Any], log: logging.Logger
 ) -> None:

@@ -211,9 +211,11 @@ class Connection:
                     raise self._lost
                 await asyncio.sleep(next(naps))
             until = min(self._young_until, self._loop.time() + patience)
-            while self._loop.time() < until:
-                self._unacknowledged()
-                await asyncio.sleep(next(naps))
+            # It has been taken: whoever has no time for more is not told that it was not.
+            with contextlib.suppress(asyncio.CancelledError):
+                while self._loop.time() < until:
+                    self._unacknowledged()
+                    await asyncio.sleep(next(naps))
         finally:
             self._acknowledging = False
 

@@ -336,7 +336,8 @@ class QueueListener:
                 await run.shutdown.nap(sleeper)
                 continue
             try:
-                await run.work(self._route)
+                # Threads may log faster than is routed: that there is more is no reason to go on for ever.
+                await run.work(lambda deadline: run.routed or run.shutdown.over or self._route(deadline))
             except Exception as error:  # noqa: BLE001 - no fault may end the listener; it is reported
                 diagnostics.report("listener", f"the listener failed: {type(error).__name__}: {text_of(error)}")
 

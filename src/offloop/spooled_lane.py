@@ -17,7 +17,7 @@ from dataclasses import replace
 from itertools import chain, islice
 from typing import Any
 
-from offloop import diagnostics
+from offloop import diagnostics, fork
 from offloop.backlog import Barrier
 from offloop.capture import Record, text_of
 from offloop.delivery import marked_context
@@ -318,6 +318,7 @@ class SpooledLane(Lane):
 
     def after_fork(self) -> None:
         """In a child: neither what is held nor what is on disk is ours."""
+        fork.keep(self._tender)
         super().after_fork()
         self._disk = Disk(self.name, self._say_stuck)
         self._tail.replace(())

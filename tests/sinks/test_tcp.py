@@ -196,6 +196,16 @@ class TestReconnect:
             with pytest.raises(TemporaryFailure, match=r"reset by|connection lost"):
                 await task
 
+    async def test_cancelled_while_a_young_connection_is_watched(self, collector: Collector) -> None:
+        """At the end of `asyncio.run` a batch that the collector has is not sent a second time."""
+        sink = TCPSink(LOCAL, collector.port)
+        await sink.open()
+        task = asyncio.create_task(sink.send(batch_of(sink, "one")))
+        await collector.wait_for(lambda: collector.lines)
+        task.cancel()
+        await task
+        await sink.aclose()
+
     async def test_young_connection_costs_no_timeout(self, collector: Collector) -> None:
         """However short `send_timeout` is, a collector that takes the batch has taken it."""
         sink = TCPSink(LOCAL, collector.port, send_timeout=0.08)
