@@ -1,4 +1,4 @@
-"""For the state machines: a loop whose time is free, cancellations at a chosen await, and a tally of all that occurred."""
+"""For the state machines: a loop whose time is free, cancellations at a chosen await, a tally of what occurred."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def interruptible(coro: Coroutine[Any, Any, Any], cancellations: Cancellations, 
         except GeneratorExit:  # collected with its loop: in any order, the inner one perhaps first
             coro.close()
             raise
-        except BaseException as error:  # noqa: BLE001 - goes where it would have gone
+        except BaseException as error:
             value = error
             resume = coro.throw
 
@@ -214,7 +214,7 @@ def _cancel(awaited: object, *, answered: bool) -> None:
 
 def _places(coro: Any) -> list[str]:
     """The awaits of offloop that a task stands in, the outer ones too."""
-    frames = list[FrameType]()
+    frames = list[FrameType | None]()
     frame: FrameType | None = sys._getframe()
     while frame is not None and frame.f_code.co_name != "_called":
         frame = frame.f_back
@@ -242,8 +242,9 @@ def awaits(*rooms: str) -> list[str]:
 
 @cache
 def _awaits_of(name: str) -> list[tuple[int, int, str]]:
-    """First and last line of each, and the function it is in."""
+    """First and last line of each, the function it is in, and which of its awaits it is."""
     found = list[tuple[int, int, str]]()
+    seen = dict[tuple[int, int], str]()
 
     def look(node: ast.AST, within: str) -> None:
         for child in ast.iter_child_nodes(node):
@@ -251,7 +252,11 @@ def _awaits_of(name: str) -> list[tuple[int, int, str]]:
             if isinstance(child, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
                 inner = f"{within}.{child.name}" if within else child.name
             if isinstance(child, ast.Await):
-                found.append((child.lineno, child.end_lineno or child.lineno, inner))
+                lines = child.lineno, child.end_lineno or child.lineno
+                if lines not in seen:  # two on one line count as one
+                    seen[lines] = inner
+                    nth = sum(where == inner for where in seen.values())
+                    found.append((*lines, f"{inner} ({nth})"))
             look(child, inner)
 
     look(ast.parse((Path(_SOURCE) / name).read_text()), "")
