@@ -593,4 +593,4 @@ FEW = settings(max_examples=100, stateful_step_count=25, deadline=None, suppress
 TestPipelineMachine = PipelineMachine.TestCase
 TestPipelineMachine.settings = FEW
 TestSpooledMachine = SpooledMachine.TestCase
-TestSpooledMachine.settings = settings(FEW, max_examples=20)
+TestSpooledMachine.settings = settings(FEW, max_examples=10)
