@@ -589,7 +589,7 @@ class SpooledMachine(PipelineMachine):
             shutil.rmtree(self.directory)
 
 
-FEW = settings(max_examples=100, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+FEW = settings(max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 TestPipelineMachine = PipelineMachine.TestCase
 TestPipelineMachine.settings = FEW
 TestSpooledMachine = SpooledMachine.TestCase

@@ -1,4 +1,4 @@
-"""A spool whose loop went away without a stop, and a deadline that moves after its lane has ended."""
+"""Loops that are closed without a stop, and a deadline that moves after a lane has ended."""
 
 from __future__ import annotations
 
@@ -64,6 +64,28 @@ def test_what_an_abandoned_loop_left_is_delivered_once(
     counts = sink_of(pipeline)
     assert sink.messages == said(0, 60)
     assert (counts.offered, counts.delivered, counts.lost, counts.spooled, counts.pending) == (60, 60, 0, 0, 0)
+
+
+def test_flush_right_after_the_next_start(log: logging.Logger, forgotten: asyncio.AbstractEventLoop) -> None:
+    """Where a loop was closed while a lane slept, a flush in the next loop comes before the lane's first step there."""
+    sink = MemorySink(name="sink")
+    pipeline = Pipeline(sink, logger=log)
+
+    async def begin() -> None:
+        pipeline.start()
+        say(log, 0, 1)
+        await sink.wait_for(1)
+        await pipeline.flush(5)
+
+    async def go_on() -> bool:
+        pipeline.listener.start()
+        report = await pipeline.flush(5)
+        await pipeline.listener.stop()
+        return report.complete
+
+    forgotten.run_until_complete(begin())
+    forgotten.close()
+    assert asyncio.run(go_on())
 
 
 class HangsAtTheEnd(MemorySink):
