@@ -50,7 +50,7 @@ def run(name: str, examples: int, seed: int, seconds: float) -> Counts:
                 stateful_step_count=STEPS,
                 deadline=None,
                 database=None,
-                phases=[Phase.generate],
+                phases=[Phase.generate, Phase.shrink],
                 suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
             ),
         )
@@ -64,6 +64,7 @@ def child(given: argparse.Namespace) -> int:
         counts = run(given.machine, given.examples, given.seed, given.seconds)
     except BaseException:
         traceback.print_exc(file=sys.stdout)
+        sys.stdout.flush()
         return 1
     given.child.write_text(json.dumps([[kind, name, count] for (kind, name), count in counts.items()]))
     return 0
@@ -76,9 +77,8 @@ def side_by_side(jobs: Iterable[tuple[str, int, int]], seconds: float) -> tuple[
     with tempfile.TemporaryDirectory(prefix="offloop-machine-") as folder:
         started = [start(Path(folder), number, *job, seconds) for number, job in enumerate(jobs)]
         for process, path in started:
-            told, _ = process.communicate()
-            if process.returncode:
-                failed.append(f"{' '.join(map(str, process.args))}\n{told}")
+            if process.wait():
+                failed.append(" ".join(process.args))
                 continue
             for kind, name, count in json.loads(path.read_text()):
                 total[kind, name] += count
@@ -92,7 +92,7 @@ def start(folder: Path, number: int, machine: str, examples: int, seed: int, sec
     command = [sys.executable, "-W", "error", str(FOLDER / "machine.py"), *arguments]
     # Diagnostics, and records that are printed, are what is to be expected here.
     environment = {**os.environ, "TMPDIR": "/dev/shm"} if os.access("/dev/shm", os.W_OK) else None
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment)
     return process, path
 
 
@@ -150,8 +150,8 @@ def main() -> int:
     absent = missing(total)
     if absent:
         print("never occurred:", *absent, sep="\n  ")
-    for report in failed:
-        print(f"\nFAILED: {report}")
+    for command in failed:
+        print(f"FAILED, for the reason told above: {command}")
     return int(bool(absent or failed))
 
 
