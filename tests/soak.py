@@ -3,8 +3,8 @@
 Four sinks (a collector over TCP, two more with a spool, a mail server), each behind a fault proxy of its own; loggers
 on the loop and in threads, a few hundred records a second, with bursts. In each cycle every proxy goes through each
 fault. Between two cycles all is drained, and looked at: the balance, memory (resident pages after a collection,
-without this script's own arrays; and the blocks that Python has allocated), threads, tasks, sockets. At the end every number
-that was logged was delivered, or is counted as lost.
+without this script's own arrays; and the blocks that Python has allocated), threads, tasks, sockets. At the end every
+number that was logged was delivered, or is counted as lost.
 
 What a proxy's kernel has acknowledged when the proxy resets the connection is lost without a word, as `TCPSink` says:
 it is counted here by number, and each must have been acknowledged within a moment of a reset.
