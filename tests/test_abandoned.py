@@ -88,6 +88,21 @@ def test_flush_right_after_the_next_start(log: logging.Logger, forgotten: asynci
     assert asyncio.run(go_on())
 
 
+async def test_what_lies_there_is_read_although_more_is_stored_before(log: logging.Logger, tmp_path: Path) -> None:
+    """Rows of an earlier run are not skipped when new records are stored before they are read."""
+    first = FaultySink(always=TemporaryFailure("away"), name="sink", spool=Spool(tmp_path, when="always"))
+    async with Pipeline(first, logger=log, shutdown_timeout=1.0):
+        say(log, 0, 14)
+    sink = MemorySink(name="sink", spool=Spool(tmp_path, when="always"))
+    pipeline = Pipeline(sink, logger=log)
+    log.handlers = [pipeline.handler]
+    say(log, 14, 24)
+    async with pipeline:
+        await sink.wait_for(24)
+    assert sink.messages == said(0, 24)
+    assert sink_of(pipeline).lost == 0
+
+
 class HangsAtTheEnd(MemorySink):
     """Never closes."""
 

@@ -232,7 +232,9 @@ class SpoolStore:
             self._on(own, lambda: own.file.change(delete=settled, insert=rows, claim=turn.claim), out)
             own.handed += sum(row.id <= turn.handed for row in rows) - len(settled)
             out.kept = [number for number in turn.settled if number < own.floor]
-            self._cursor = max(self._cursor, min(turn.handed, rows[-1].id))
+            handed = [row.id for row in rows if row.id <= turn.handed]
+            # Where none stays in memory, what others left may still be unread before these.
+            self._cursor = max([self._cursor, *handed[-1:]])
         out.stored = True
 
     def _remove(self, out: Outcome) -> None:
