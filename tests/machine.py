@@ -114,9 +114,11 @@ def missing(counts: Counts) -> list[str]:
 def table(counts: Counts) -> str:
     """All counts, and the awaits that are out of reach."""
     lines = [f"{count:10,} {kind}: {name}" for (kind, name), count in sorted(counts.items())]
-    for place in awaits(*machines.ROOMS):
-        if not counts["await", place]:
-            lines.append(f"{'-':>10} await: {place} ({machines.out_of_reach(place) or 'not in this run'})")
+    lines += [
+        f"{'-':>10} await: {place} ({machines.out_of_reach(place) or 'not in this run'})"
+        for place in awaits(*machines.ROOMS)
+        if not counts["await", place]
+    ]
     reached = sum(counts["await", place] > 0 for place in awaits(*machines.ROOMS))
     lines.append(f"cancelled at {reached} of {len(awaits(*machines.ROOMS))} awaits")
     return "\n".join(lines)
