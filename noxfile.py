@@ -16,7 +16,7 @@ nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_venv = "yes"
 nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False
-nox.options.sessions = ["lint", "typing", "docs", "build", "tests", "coverage"]
+nox.options.sessions = ["lint", "typing", "docs", "build", "tests", "machine", "coverage"]
 
 PYTHONS = ["3.11", "3.12", "3.13", "3.14", "3.15"]
 PROJECT = nox.project.load_toml("pyproject.toml")
@@ -42,6 +42,11 @@ def path_with_pyenv() -> str:
 
 
 os.environ["PATH"] = path_with_pyenv()
+
+
+def newest() -> str:
+    """The newest interpreter that is found."""
+    return next((version for version in reversed(PYTHONS) if shutil.which(f"python{version}")), PYTHONS[0])
 
 
 @nox.session
@@ -133,3 +138,29 @@ def build(session: nox.Session) -> None:
     session.run(python, "-W", "error", "-c", "import offloop; print(offloop.__file__)", external=True)
     session.run(python, "-m", "pip", "install", "--quiet", f"{wheel}[demo]", external=True)
     session.run(str(work / "fresh" / "bin" / "offloop"), "--help", external=True, silent=True)
+
+
+@nox.session(python=newest())
+def machine(session: nox.Session) -> None:
+    """10,000 random interleavings of all that happens to a pipeline, and how often each thing did. `-- --seed 1`."""
+    session.install("-e.", *group("test"))
+    session.run("python", "tests/machine.py", "--examples", "10000", "--spooled", "300", *session.posargs)
+
+
+@nox.session(python=newest())
+def nightly(session: nox.Session) -> None:
+    """What takes too long for each change."""
+    session.install("-e.", *group("test"))
+    nightly_machine(session)
+
+
+def nightly_machine(session: nox.Session) -> None:
+    """100,000 interleavings, or as many as fit into an hour each without and with a spool."""
+    session.run("python", "tests/machine.py", "--examples", "100000", "--spooled", "10000", "--seconds", "3600")
+
+
+@nox.session(python=newest())
+def soak(session: nox.Session) -> None:
+    """A pipeline for 20 minutes behind proxies that go wrong. `-- --minutes 3`."""
+    session.install("-e.", *group("test"))
+    session.run("python", "-W", "error", "tests/soak.py", *session.posargs)

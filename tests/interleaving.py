@@ -1,4 +1,4 @@
-"""For the state machines: a loop whose time is free, cancellations at a chosen await, and a tally of all that occurred."""
+"""For the state machines: a loop whose time is free, cancellations at a chosen await, a tally of what occurred."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import ast
 import asyncio
 import selectors
 import sys
-import threading
 import types
 from collections import Counter
 from collections.abc import Callable, Coroutine, Generator
@@ -18,12 +17,12 @@ from types import FrameType
 from typing import Any
 
 import offloop
+from offloop.worker import Worker
 
 __all__ = ["Cancellations", "Tally", "VirtualLoop", "awaits", "interruptible"]
 
 _SOURCE = str(Path(offloop.__file__).parent)
-_WORKERS = "offloop-"
-_SHARED = "offloop-diagnostics"
+_BEGIN = Worker.begin.__code__
 _LONGEST = 10.0  # seconds for a thread to answer; nothing here takes that long
 _MOMENT = 0.0003  # seconds of real time for the machine's own threads, before virtual time goes on
 
@@ -38,7 +37,7 @@ class _Selector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
         if events or timeout == 0:
             return events
         until = monotonic() + _LONGEST
-        while _workers_are_busy():
+        while self.loop.is_awaiting_a_worker:
             events = super().select(_MOMENT)
             if events:
                 return events
@@ -69,6 +68,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         selector.loop = self
         self.now = 0.0
         self.visitors = 0
+        self._asked = list[asyncio.Future[Any]]()
         super().__init__(selector)
         # Tasks of a loop that was closed without a stop are collected: nobody is to hear of it.
         self.set_exception_handler(lambda _loop, _context: None)
@@ -76,24 +76,18 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self.now
 
+    def create_future(self) -> asyncio.Future[Any]:
+        future = super().create_future()
+        if sys._getframe(1).f_code is _BEGIN:
+            self._asked.append(future)
+        return future
 
-def _workers_are_busy() -> bool:
-    """Whether a thread of offloop's has work: it stands elsewhere than before an empty queue."""
-    if threading.active_count() == 1:
-        return False
-    frames = sys._current_frames()
-    return any(
-        _is_busy(frames.get(thread.ident or 0))
-        for thread in threading.enumerate()
-        if thread.name.startswith(_WORKERS) and thread.name != _SHARED
-    )
-
-
-def _is_busy(frame: FrameType | None) -> bool:
-    if frame is None or frame.f_code.co_name != "_work":
-        return True
-    jobs = frame.f_locals.get("jobs")
-    return jobs is None or not jobs.empty()
+    @property
+    def is_awaiting_a_worker(self) -> bool:
+        """Whether a thread of offloop's has yet to answer."""
+        if self._asked:
+            self._asked = [future for future in self._asked if not future.done()]
+        return bool(self._asked)
 
 
 @dataclass
@@ -180,9 +174,7 @@ class _Driven(Coroutine[Any, Any, Any]):
 
 
 @types.coroutine
-def interruptible(
-    coro: Coroutine[Any, Any, Any], cancellations: Cancellations, kind: str
-) -> Generator[Any, Any, Any]:
+def interruptible(coro: Coroutine[Any, Any, Any], cancellations: Cancellations, kind: str) -> Generator[Any, Any, Any]:
     """Run a coroutine; `kind` stands for the name of its task, which was not made by the loop."""
     resume: Callable[[Any], Any] = coro.send
     value: Any = None
@@ -199,7 +191,7 @@ def interruptible(
         except GeneratorExit:  # collected with its loop: in any order, the inner one perhaps first
             coro.close()
             raise
-        except BaseException as error:  # noqa: BLE001 - goes where it would have gone
+        except BaseException as error:
             value = error
             resume = coro.throw
 
@@ -207,7 +199,7 @@ def interruptible(
 def _kind(coro: Any) -> str:
     task = asyncio.current_task()
     name = "" if task is None else task.get_name()
-    return coro.__name__ if name.startswith("Task-") else name
+    return name if name.startswith(("offloop", "application")) else coro.__name__
 
 
 def _cancel(awaited: object, *, answered: bool) -> None:
@@ -222,7 +214,7 @@ def _cancel(awaited: object, *, answered: bool) -> None:
 
 def _places(coro: Any) -> list[str]:
     """The awaits of offloop that a task stands in, the outer ones too."""
-    frames = list[FrameType]()
+    frames = list[FrameType | None]()
     frame: FrameType | None = sys._getframe()
     while frame is not None and frame.f_code.co_name != "_called":
         frame = frame.f_back
@@ -250,8 +242,9 @@ def awaits(*rooms: str) -> list[str]:
 
 @cache
 def _awaits_of(name: str) -> list[tuple[int, int, str]]:
-    """First and last line of each, and the function it is in."""
+    """First and last line of each, the function it is in, and which of its awaits it is."""
     found = list[tuple[int, int, str]]()
+    seen = dict[tuple[int, int], str]()
 
     def look(node: ast.AST, within: str) -> None:
         for child in ast.iter_child_nodes(node):
@@ -259,7 +252,11 @@ def _awaits_of(name: str) -> list[tuple[int, int, str]]:
             if isinstance(child, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
                 inner = f"{within}.{child.name}" if within else child.name
             if isinstance(child, ast.Await):
-                found.append((child.lineno, child.end_lineno or child.lineno, inner))
+                lines = child.lineno, child.end_lineno or child.lineno
+                if lines not in seen:  # two on one line count as one
+                    seen[lines] = inner
+                    nth = sum(where == inner for where in seen.values())
+                    found.append((*lines, f"{inner} ({nth})"))
             look(child, inner)
 
     look(ast.parse((Path(_SOURCE) / name).read_text()), "")

@@ -1,10 +1,10 @@
 """A pipeline for minutes behind proxies that go wrong: `nox -s soak -- --minutes 20`.
 
-Four sinks (a collector over TCP, two more with a spool, a mail server), each behind a fault proxy of its own; loggers on
-the loop and in threads, a few hundred records a second, with bursts. In each cycle every proxy goes through each fault.
-Between two cycles all is drained, and looked at: the balance, memory (resident pages after a collection, without this
-script's own arrays; and the blocks that Python has allocated), threads, tasks, sockets. At the end every number
-that was logged was delivered, or is counted as lost.
+Four sinks (a collector over TCP, two more with a spool, a mail server), each behind a fault proxy of its own; loggers
+on the loop and in threads, a few hundred records a second, with bursts. In each cycle every proxy goes through each
+fault. Between two cycles all is drained, and looked at: the balance, memory (resident pages after a collection,
+without this script's own arrays; and the blocks that Python has allocated), threads, tasks, sockets. At the end every
+number that was logged was delivered, or is counted as lost.
 
 What a proxy's kernel has acknowledged when the proxy resets the connection is lost without a word, as `TCPSink` says:
 it is counted here by number, and each must have been acknowledged within a moment of a reset.
@@ -254,7 +254,7 @@ class Soak:
 
     async def run(self) -> dict[str, Any]:
         before = Leftovers()
-        descriptors = len(os.listdir("/dev/fd"))
+        descriptors = _descriptors()
         collectors = {name: Collector(known) for name, known in self.known.items() if name != "mail"}
         desk = Desk(self.known["mail"])
         servers = {name: await collector.start() for name, collector in collectors.items()}
@@ -351,7 +351,7 @@ class Soak:
             "blocks": sys.getallocatedblocks(),
             "tasks": len(asyncio.all_tasks()),
             "threads": threading.active_count(),
-            "descriptors": len(os.listdir("/dev/fd")),
+            "descriptors": _descriptors(),
         }
         self.samples.append(sample)
         sinks = pipeline.stats().sinks
@@ -370,7 +370,7 @@ class Soak:
         while time.monotonic() < until:
             gc.collect()
             left = before.told()
-            more = len(os.listdir("/dev/fd")) - descriptors
+            more = _descriptors() - descriptors
             kept = [str(path.relative_to(self.directory)) for path in self.directory.rglob("*") if path.is_file()]
             if not left and not kept and more <= 0:
                 break
@@ -436,7 +436,8 @@ class Soak:
             self._expect(found["arrived_again"] <= found["connections"] * 500, f"{name}: too many arrived again")
             self._expect(min(found["faults"].values()) > 0, f"{name}: a fault did not occur")
         for name in ("outage", "always"):
-            self._expect(not stats.sinks[name].lost, f"{name}: lost although it has a spool")
+            # Where the disk can't keep up with a burst, the buffer's bound holds.
+            self._expect(stats.sinks[name].dropped.keys() <= {"overflow"}, f"{name}: lost although it has a spool")
         self._expect(not result["sinks"]["mail"]["acknowledged_and_reset"], "mail: lost what the server took")
         for what, found in result["memory"].items():
             self._expect(found["ratio"] <= FLAT, f"{what} grew: {found}")
@@ -452,6 +453,10 @@ class Soak:
 async def mail_server(desk: Desk) -> asyncio.Server:
     """A server in the running loop."""
     return await asyncio.get_running_loop().create_server(lambda: SMTP(desk, hostname="desk.example"), "127.0.0.1", 0)
+
+
+def _descriptors() -> int:
+    return len(os.listdir("/dev/fd"))  # noqa: PTH208 - numbers, not paths
 
 
 def _trim() -> None:

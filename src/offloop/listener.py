@@ -141,6 +141,8 @@ class QueueListener:
         if self._intake.served:
             msg = "another listener serves this queue: stop it first, or give it more sinks"
             raise PipelineInUse(msg)
+        if self._run is not None:
+            self.give_up()  # its loop was closed without a stop: nothing of that one is to be woken from here
         self._loop = loop
         shutdown, budget = Shutdown(self.shutdown_timeout), self._budget or Budget()
         self._run = run = Run(Pacer(), shutdown, self._renderer, self._progressed, budget)

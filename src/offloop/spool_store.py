@@ -84,13 +84,21 @@ class SpoolStore:
         self._own: _Member | None = None
         self._left: dict[Path, int] = {}
         self._floor = self._lowest = 0
+        self.unheard: Outcome | None = None
+        """What came of the last turn, until whoever asked for it has heard."""
         self._lock = Lock()  # a thread that ends may still be at work when the next one begins
         self._pid = os.getpid()
 
-    def open(self, floor: int) -> Outcome:
-        """Take over what others left, to come before any record from this number on. Once, before any `exchange`."""
+    def open(self, floor: int, spooled: int | None = None) -> Outcome:
+        """Take over what others left, and what a loop left that was not stopped, before any `exchange` of a loop's.
+
+        Args:
+            floor: All of it comes before any record from this number on.
+            spooled: How many rows the lane counts that were left; what there is beyond them was settled, and not
+                removed in time. None: all there are.
+        """
         with self._mine():
-            out = Outcome()
+            out = self._leave(spooled)
             self._floor = self._lowest = floor
             self._attempt(out, self._make_directory)
             stems: set[str] = set()
@@ -103,7 +111,7 @@ class SpoolStore:
         """Remove, store and read, in this order. What fails does not keep the rest from being tried."""
         packed = _packed(turn.rows)
         with self._mine():
-            out = Outcome(kept=list(turn.settled))
+            out = self.unheard = Outcome(kept=list(turn.settled))
             self._attempt(out, lambda: self._trim(turn, packed, out))
             self._attempt(out, lambda: self._write(turn, packed, out))
             self._attempt(out, lambda: self._remove(out))
@@ -115,17 +123,33 @@ class SpoolStore:
     def close(self) -> None:
         """Let go of all files: what is in them is the next one's, in this process or another."""
         with self._mine():
-            for member in self._members:
-                live = member.file.state.live
-                if live:
-                    with suppress(OSError, sqlite3.Error):  # as long as it lived, all could be read from it
-                        self._keep_on_disk(member)
-                    self._left[member.file.path] = live
-                with suppress(OSError):  # a file that stays is found, empty, by the next one
-                    member.end(keep=live > 0)
-            self._members, self._own = [], None
+            self._let_go()
+
+    def _let_go(self) -> None:
+        for member in self._members:
+            live = member.file.state.live
+            if live:
+                with suppress(OSError, sqlite3.Error):  # as long as it lived, all could be read from it
+                    self._keep_on_disk(member)
+                self._left[member.file.path] = live
+            with suppress(OSError):  # a file that stays is found, empty, by the next one
+                member.end(keep=live > 0)
+        self._members, self._own = [], None
 
     # -- opening -----------------------------------------------------------------------------------------------------
+
+    def _leave(self, spooled: int | None) -> Outcome:
+        """Let go of what is open still; gives what a lane that counts so many rows does not know of."""
+        self._let_go()
+        out, unheard = Outcome(), self.unheard
+        self.unheard = None
+        if unheard is not None:
+            out.found, out.lost = unheard.found, list(unheard.lost)
+        if spooled is not None:
+            again = sum(self._left.values()) - (spooled + out.found - len(out.lost))
+            out.found += max(0, again)
+            out.lost += [("corrupt", _NOTSET)] * max(0, -again)
+        return out
 
     def _mine(self) -> Lock:
         """The lock; in a forked child all is let go of first that is its parent's."""
@@ -133,7 +157,7 @@ class SpoolStore:
             self._lock = Lock()
             for member in self._members:
                 member.file.close()
-            self._members, self._own, self._left = [], None, {}
+            self._members, self._own, self._left, self.unheard = [], None, {}, None
             self._lowest, self._pid = self._floor, os.getpid()
         return self._lock
 

@@ -389,13 +389,15 @@ class SpooledLane(Lane):
         self._tail.replace(record for record in held if id(record) in self._loose)
         self._safe.clear()
         self._settled.clear()
-        self._unread = 0
+        self._unread, self._cursor = 0, -1
         self.ledger.end()
 
     # -- the disk ----------------------------------------------------------------------------------------------------
 
     def _prepare(self) -> None:
         """A shutdown has begun: what is left is stored now if the sink is away, else if it doesn't go soon."""
+        if self._run is None:
+            return  # the deadline of others was moved; here all is done
         loop, remaining = asyncio.get_running_loop(), self._started.shutdown.remaining
         if self._is_away or remaining <= 0:
             self._press()
@@ -433,7 +435,7 @@ class SpooledLane(Lane):
     async def _tend(self, run: Run) -> None:
         """Exchange with the disk, as long as the lane runs; never fails."""
         if not self._open:
-            await self._exchange(run, Turn(), self._store.open, self._floor)
+            await self._exchange(run, Turn(), self._store.open, self._floor, self.ledger.spooled)
             self._open = True
         self._move_up()
         self._changed(run)
@@ -560,6 +562,7 @@ class SpooledLane(Lane):
 
     def _store_result(self, turn: Turn, outcome: Outcome) -> None:
         """Count what came of a turn, and put what was read into the backlog."""
+        self._store.unheard = None
         ledger = self.ledger
         ledger.begin()
         ledger.recovered += outcome.found
