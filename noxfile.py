@@ -87,14 +87,6 @@ def examples(session: nox.Session) -> None:
 
 
 @nox.session
-def nightly(session: nox.Session) -> None:
-    """What takes too long for each change: the spool killed 200 times and at every system call, every byte turned."""
-    session.install("-e.[all]", *group("test"))
-    env = {"OFFLOOP_CRASHES": "0"}
-    session.run("pytest", "-rP", "tests/test_spool_crash.py", "tests/test_spool_flips.py", *session.posargs, env=env)
-
-
-@nox.session
 def coverage(session: nox.Session) -> None:
     """What the tests of all interpreters reached together, with a gate on branches."""
     session.install("coverage>=7.10")
@@ -149,13 +141,13 @@ def machine(session: nox.Session) -> None:
 
 @nox.session(python=newest())
 def nightly(session: nox.Session) -> None:
-    """What takes too long for each change."""
-    session.install("-e.", *group("test"))
-    nightly_machine(session)
+    """What takes too long for each change: the spool killed 200 times and at every system call, every byte of it turned.
 
-
-def nightly_machine(session: nox.Session) -> None:
-    """100,000 interleavings, or as many as fit into an hour each without and with a spool."""
+    And 100,000 interleavings, or as many as fit into an hour each without and with a spool.
+    """
+    session.install("-e.[all]", *group("test"))
+    env = {"OFFLOOP_CRASHES": "0"}
+    session.run("pytest", "-rP", "tests/test_spool_crash.py", "tests/test_spool_flips.py", *session.posargs, env=env)
     session.run("python", "tests/machine.py", "--examples", "100000", "--spooled", "10000", "--seconds", "3600")
 
 
