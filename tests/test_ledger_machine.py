@@ -10,7 +10,7 @@ import itertools
 import logging
 import shutil
 import tempfile
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import wraps
@@ -145,6 +145,8 @@ class Witness(MemorySink):
         self.acknowledged: set[str] = set()
         self.unsure: Counter[str] = Counter()
         """Taken, and the listener does not know, or did not hear of it."""
+        self.latest = deque[str](maxlen=max(1, min(self.batching.max_records, self.buffer.max_records // 2)))
+        """The last batch that was acknowledged: perhaps it is still on disk."""
 
     def heal(self) -> None:
         self.script, self.opening, self.closing = [], [], []
@@ -208,6 +210,7 @@ class Witness(MemorySink):
         self.taken.update(numbers)
         if sure:
             self.acknowledged.update(numbers)
+            self.latest.extend(numbers)
         else:
             self.unsure.update(numbers)
 
@@ -425,7 +428,8 @@ class PipelineMachine(RuleBasedStateMachine):
         again = sink.taken - Counter(sink.taken.keys()) - sink.unsure
         assert not again, again
         # What was taken when its loop was abandoned may have been dropped since, for all that the lane knows.
-        assert counts.delivered <= len(sink.acknowledged) <= counts.delivered + len(sink.unsure)
+        # What was delivered and lay on disk still when its loop was closed is found again, and counted again.
+        assert counts.delivered - counts.recovered <= len(sink.acknowledged) <= counts.delivered + len(sink.unsure)
         assert counts.pending == counts.spooled == 0
         assert counts.state == "stopped"
 
@@ -530,7 +534,9 @@ class PipelineMachine(RuleBasedStateMachine):
         if self.listener.running:
             for sink, lane in zip(self.sinks, self.listener._lanes, strict=True):
                 flying = {record.getMessage() for record in lane.backlog.flying.values()}
-                sink.unsure.update(flying)  # perhaps it was taken, and the lane was not told
+                if sink.spool is not None:
+                    flying.update(sink.latest)
+                sink.unsure.update(flying)  # perhaps it was taken, and the lane, or the disk, was not told
                 tally.add("loop", "abandoned while records were in flight", bool(flying))
         for task in asyncio.all_tasks(self.loop):
             coro: Any = task.get_coro()
