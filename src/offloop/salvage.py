@@ -100,7 +100,9 @@ class Wreck:
         waiting: dict[int, int] = {}
         salts: bytes | None = None
         position = _WAL_HEADER
-        while len(header := self._in_log(position, _FRAME_HEADER)) == _FRAME_HEADER:
+        # A frame without all of its page is that of a process which was killed while it wrote it.
+        while len(frame := self._in_log(position, _FRAME_HEADER + PAGE_BYTES)) == _FRAME_HEADER + PAGE_BYTES:
+            header = frame[:_FRAME_HEADER]
             number, size_pages = struct.unpack_from(">II", header)
             salts = header[8:16] if salts is None else salts
             # One of the two salts is enough: both differ in a frame of an earlier round of the log.
@@ -140,7 +142,7 @@ class Wreck:
         position = self._frames.get(number)
         if position is not None:
             return self._in_log(position, PAGE_BYTES)
-        if self._file is None:
+        if self._file is None or number < 1:
             return b""
         self._file.seek((number - 1) * PAGE_BYTES)
         return self._file.read(PAGE_BYTES)

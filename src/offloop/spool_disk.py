@@ -14,7 +14,7 @@ __all__ = ["Claim", "Disk"]
 _T = TypeVar("_T")
 
 _SLOW = 5.0  # seconds after which a disk counts as stuck
-_BEYOND = 0.055  # seconds past a deadline that the disk gets; the listener waits a little longer
+_BEYOND = 0.065  # seconds past a deadline that the disk gets; the listener waits a little longer
 
 
 class Disk:

@@ -15,7 +15,7 @@ import secrets
 import sqlite3
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
@@ -24,7 +24,7 @@ from typing import TypeVar
 from offloop.capture import Record
 from offloop.record_codec import Unreadable, pack, unpack
 from offloop.spool import Spool
-from offloop.spool_file import Abandoned, Row, SpoolFile, is_damage, remove, row_of
+from offloop.spool_file import Abandoned, Damaged, Row, SpoolFile, is_damage, remove, row_of
 from offloop.spool_lock import SpoolLock
 from offloop.spool_rescue import Rescue
 from offloop.spool_turn import Numbered, Outcome, Turn
@@ -315,7 +315,7 @@ class SpoolStore:
             again = True
             while member.unread > 0 and len(out.read) < turn.want and size < turn.want_bytes:
                 count = min(_AT_A_TIME, turn.want - len(out.read))
-                rows = self._on(member, lambda m=member, c=count: list(m.file.after(m.cursor, c)), out)  # type: ignore[misc]
+                rows = self._on(member, lambda m=member, c=count: _sound(m.file.after(m.cursor, c), m.cursor), out)  # type: ignore[misc]
                 if rows:
                     size += self._take(member, rows, out, turn.want_bytes - size)
                 elif again:
@@ -424,6 +424,19 @@ def _runs(pid: int | None) -> bool:
     except OSError as error:
         return error.errno == errno.EPERM
     return True
+
+
+def _sound(rows: Iterable[Row], after: int) -> list[Row]:
+    """The rows, if each is what was written and they ascend; otherwise the file is to be salvaged, which counts."""
+    found: list[Row] = []
+    breathe = Breather()
+    for row in rows:
+        if row.id <= after or not row.intact:
+            raise Damaged("a row is not what was written")
+        after = row.id
+        found.append(row)
+        breathe()
+    return found
 
 
 def _packed(rows: Sequence[Numbered]) -> list[Row]:
