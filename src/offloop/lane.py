@@ -281,8 +281,12 @@ class Lane:
         """Begin to work in a loop."""
         self._run, self._circuit = run, None
         self.porter.give_up()
-        self._time = run.shutdown if self.share >= 1 else Early(run.shutdown, self.share)
+        self._time = self._part_of(run.shutdown)
         self._time.tell(self.wake)
+
+    def _part_of(self, shutdown: Shutdown) -> Shutdown:
+        """The deadline of this lane: with a fallback, there has to be time left for that."""
+        return shutdown if self.share >= 1 else Early(shutdown, self.share)
 
     # -- what goes to other lanes ------------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from offloop.lane import Awaited, Lane, Run
 from offloop.ledger import Counts
 from offloop.overflow import Refusal
 from offloop.remains import Printing
+from offloop.shutdown import Shutdown
 from offloop.sink import Sink
 from offloop.spool import Spool
 from offloop.spool_disk import Claim, Disk
@@ -41,8 +42,7 @@ _ON_THE_WAY_BYTES = 16 * 1024 * 1024  # in the tail, beyond what the buffer may 
 _AGAIN = 1.0  # seconds before a disk that failed is tried again
 _SOON = 0.25  # seconds in which a sink that works should have taken what a shutdown finds
 _RESERVE = 0.1  # seconds before a deadline at which what is left is stored
-_OPEN = frozenset({"open", "probing"})
-_AWAY = _OPEN | {"retrying", "failing"}
+_AWAY = frozenset({"retrying", "failing", "open", "probing"})
 
 
 class SpooledLane(Lane):
@@ -128,7 +128,7 @@ class SpooledLane(Lane):
         Behind an open breaker nothing waits in memory that can be on disk.
         """
         super().failing(state, error)
-        if state in _OPEN:
+        if self._is_left_alone:
             self._press()
         self._started.progressed()
 
@@ -169,14 +169,9 @@ class SpooledLane(Lane):
         """Whether the disk takes nothing."""
         return self._trouble is not None or self._disk.stuck
 
-    def _enter(self, run: Run) -> None:
-        # What is on disk needs no time of the fallback's: the early deadline counts if the disk fails by then.
-        share, self.share = self.share, 1.0
-        super()._enter(run)
-        self.share = share
-        if share < 1:
-            self._time = Early(run.shutdown, 1.0)
-            self._time.tell(self.wake)
+    def _part_of(self, shutdown: Shutdown) -> Shutdown:
+        # What is on disk needs no time of the fallback's: it is given its part if the disk fails by then.
+        return shutdown if self.share >= 1 else Early(shutdown, 1.0)
 
     def _conclude(self) -> None:
         """The fallback needs what time is left, if it is to take anything."""
@@ -188,7 +183,6 @@ class SpooledLane(Lane):
     def _arrived(self) -> None:
         """Records came: see whether there is something for the disk."""
         super()._arrived()
-        self._pressed = self._pressed or self.ledger.state in _OPEN
         self._ring()
 
     def _pending(self) -> int:
@@ -213,7 +207,7 @@ class SpooledLane(Lane):
 
     def _move_up(self) -> None:
         """The tail joins the backlog where nothing lies between: no disk is needed."""
-        if not self._is_contiguous or ((self._always or self.ledger.state in _OPEN) and not self._fails):
+        if not self._is_contiguous or ((self._always or self._is_left_alone) and not self._fails):
             return
         while self._tail and self.backlog.refusal(self._tail.first) is None:
             self.backlog.append(self._tail.pop())
@@ -250,6 +244,11 @@ class SpooledLane(Lane):
     @property
     def _ready(self) -> bool:
         return super()._ready and (self._fails or not (self._settled or self._removing))
+
+    @property
+    def _is_left_alone(self) -> bool:
+        """Whether the breaker is open: what comes goes to disk, rather than to wait in memory."""
+        return self._circuit is not None and not self._circuit.closed
 
     @property
     def _is_away(self) -> bool:
@@ -448,7 +447,7 @@ class SpooledLane(Lane):
         """Whether the tail is to be stored, rather than to wait until there is room."""
         if not self._tail:
             return False
-        if self._always or self._pressed:
+        if self._always or self._pressed or self._is_left_alone:
             return True
         limits = self.sink.buffer
         held_bytes = self.backlog.size_bytes + self._tail.size_bytes
