@@ -61,7 +61,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def typing(session: nox.Session) -> None:
     """Types: mypy and pyright, both strict."""
-    session.install("-e.[all]", *group("typing"), *group("test"), "nox")
+    session.install("-e.[all]", *group("typing"), *group("test"), *group("peers"), "nox")
     session.run("mypy")
     # The system's node may be too old or missing; the wheel's is neither.
     session.run("pyright", env={"PYRIGHT_PYTHON_GLOBAL_NODE": "0"})

@@ -268,6 +268,7 @@ class SpooledLane(Lane):
         """Whether the breaker is open: what comes goes to disk, rather than to wait in memory."""
         return self._circuit is not None and not self._circuit.closed
 
+    @property
     def _empty(self) -> bool:
         if self._loose or self.porter.leaving or not (self._open or self._disk.stuck):
             return False
