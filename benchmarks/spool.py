@@ -17,8 +17,8 @@ from pathlib import Path
 
 from offloop import Buffer, Pipeline, Spool
 from offloop.capture import Record, capture, restore
-from offloop.spool_store import SpoolStore
-from offloop.spool_turn import Turn
+from offloop.spooling.store import SpoolStore
+from offloop.spooling.turn import Turn
 from offloop.testing import HANG, FaultySink
 
 WAYS = {

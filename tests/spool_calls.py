@@ -13,8 +13,8 @@ from pathlib import Path
 
 from offloop.capture import capture, restore
 from offloop.spool import Spool
-from offloop.spool_store import SpoolStore
-from offloop.spool_turn import Turn
+from offloop.spooling.store import SpoolStore
+from offloop.spooling.turn import Turn
 
 ROUNDS = 12
 ROWS = 15

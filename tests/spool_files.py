@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from offloop.spool_store import SpoolStore
+from offloop.spooling.store import SpoolStore
 
 
 def leave_as_killed(store: SpoolStore) -> None:

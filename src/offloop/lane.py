@@ -6,7 +6,6 @@ A lane waits for its own sink only, so a hung one delays no other. Everything he
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
@@ -15,23 +14,22 @@ from typing import Protocol
 from offloop import diagnostics
 from offloop.backlog import Backlog, Barrier
 from offloop.breaker import Circuit
-from offloop.capture import Record, message_of, text_of
+from offloop.capture import Record, text_of
 from offloop.delivery import Delivery
 from offloop.diversion import Early, Porter
-from offloop.formatters.json import JSONFormatter
 from offloop.gate import acceptance, is_below
 from offloop.ledger import Counts, Ledger
 from offloop.losses import Losses
-from offloop.pacer import Pacer
+from offloop.packing import pack, render
 from offloop.remains import Printing
+from offloop.run import Run
 from offloop.shutdown import BEYOND, Shutdown
-from offloop.sink import FAILURES, Batch, Sink
+from offloop.sink import Sink
 from offloop.stderr import Budget
-from offloop.worker import Breather, Worker
+from offloop.worker import Worker
 
-__all__ = ["Awaited", "Lane", "Run", "encode_safely"]
+__all__ = ["Awaited", "Lane"]
 
-_RENDER_TIMEOUT = 5.0  # seconds; source files may lie on a disk that hangs
 _LAST_CHANCE = 0.05  # seconds before the deadline of a shutdown in which no new attempt begins
 _AWAY = frozenset({"retrying", "failing", "open", "probing"})
 _PLACES = 2  # where records are lost: here, and in the queue
@@ -44,46 +42,6 @@ class Awaited(Protocol):
     def ahead(self) -> int:
         """How many records are still to be settled before it; perhaps 1 for some."""
         ...
-
-
-class Run:
-    """What the lanes and the listener share while they run in one loop."""
-
-    def __init__(
-        self, pacer: Pacer, shutdown: Shutdown, renderer: Worker, progressed: Callable[[], None], budget: Budget
-    ) -> None:
-        """Nothing is routed yet.
-
-        Args:
-            pacer: Whose slices all of them work in.
-            shutdown: Their deadline.
-            renderer: The thread that renders tracebacks.
-            progressed: Called when records were settled.
-            budget: What may be printed in the end.
-        """
-        self.pacer = pacer
-        self.shutdown = shutdown
-        self.renderer = renderer
-        self.progressed = progressed
-        self.budget = budget
-        self.printer = Worker("offloop-stderr")
-        self.routed = False
-        """The listener will route nothing more."""
-
-    async def work(self, step: Callable[[float], bool]) -> None:
-        """Call `step` in slices until it says that it is done; it gets the time at which to stop for now."""
-        while True:
-            turn = self.pacer.turn()
-            if turn is not None:
-                await self.shutdown.nap(turn)
-                if turn.cancelled():
-                    continue
-            deadline = self.pacer.begin()
-            try:
-                if step(deadline):
-                    return
-            finally:
-                self.pacer.done()
 
 
 class Lane:
@@ -104,7 +62,8 @@ class Lane:
         self.losses = Losses(name)
         self.chunk: list[Record] = []
         """What the listener has for this lane in the slice at hand."""
-        self.siblings: Sequence[Lane] = ()
+        self.siblings: Sequence[Sink] = ()
+        """Who else gets what is routed here."""
         self.givers: Sequence[Lane] = ()
         """Who hands over to this one."""
         self.depth = 0
@@ -475,9 +434,11 @@ class Lane:
             # If something is due at once, what it waits for wakes us.
             await self._sleep(min((seconds for seconds in (wait, silence) if seconds), default=None))
             return
+        limit = self.sink.batching.max_records
         await self._gather(run)
-        await self._render(run)
-        batch = await self._form(run)
+        await render(list(islice(self.backlog.waiting, limit)), run.renderer, self._deadline.hold)
+        self._announce(limit)
+        batch = await pack(self.sink, self.backlog, self.ledger, self.siblings, run)
         if batch:
             await delivery.deliver(batch)
 
@@ -542,116 +503,9 @@ class Lane:
                 return
             await self._sleep(left)
 
-    async def _render(self, run: Run) -> None:
-        """Have the tracebacks of the next batch rendered, off the loop; rendered ones are shared with other lanes."""
-        waiting = islice(self.backlog.waiting, self.sink.batching.max_records)
-        unrendered = [record for record in waiting if record.exception is not None and record.exc_text is None]
-        if not unrendered:
-            return
-        task = asyncio.get_running_loop().create_task(run.renderer.run(_render_all, unrendered))
-        await self._deadline.hold(task, _RENDER_TIMEOUT)
-        for record in unrendered:
-            if record.exc_text is None and record.exception is not None:
-                record.exc_text = record.exception.brief()
-        task.cancel()
-
-    async def _form(self, run: Run) -> Batch | None:
-        """The next batch: as many records as it may have, encoded where the sink wants them so."""
-        sink, backlog = self.sink, self.backlog
-        limits = sink.batching
-        self._announce(limits.max_records)
-        notices = list(backlog.notices.values())
-        # At most half of the buffer flies, so that an outage always leaves something old to evict.
-        max_records = min(limits.max_records - len(notices), max(1, sink.buffer.max_records // 2))
-        encode = self._encoder() if sink.encodes else None
-        encoded = list(map(encode, notices)) if encode is not None else []
-        size_bytes = sum(map(len, encoded))
-
-        def step(deadline: float) -> bool:
-            nonlocal size_bytes
-            count, done = 0, True
-            for record in islice(backlog.waiting, max(0, max_records - len(backlog.flying))):
-                if count and time.perf_counter() >= deadline:
-                    done = False
-                    break
-                if record.exception is not None and record.exc_text is None:
-                    break
-                if encode is not None:
-                    data = encode(record)
-                    if encoded and size_bytes + len(data) > limits.max_bytes:
-                        break
-                    encoded.append(data)
-                    size_bytes += len(data)
-                count += 1
-            self.ledger.begin()
-            backlog.fly(count)
-            self.ledger.end()
-            return done
-
-        await run.work(step)
-        records = [*notices, *backlog.flying.values()]
-        return Batch(records, sink, encoded if sink.encodes else None) if records else None
-
-    def _encoder(self) -> Callable[[Record], bytes]:
-        """How to encode a record for this sink: once, where several sinks would make the same bytes of it."""
-        sink = self.sink
-        key = sink.encoding_key()
-        if key is None or not any(lane.sink.encoding_key() == key for lane in self.siblings):
-            if self.siblings and not sink.encodes_purely():
-                return lambda record: encode_safely(sink, record.twin())
-            return lambda record: encode_safely(sink, record)
-
-        def shared(record: Record) -> bytes:
-            if record.encodings is None:
-                record.encodings = {}
-            data = record.encodings.get(key)
-            if data is None:
-                own = record if sink.encodes_purely() else record.twin()
-                data = record.encodings[key] = encode_safely(sink, own)
-            return data
-
-        return shared
-
-
-def encode_safely(sink: Sink, record: Record) -> bytes:
-    """The record as the sink encodes it; failing that, as its default formatter does, or as JSON. Never raises."""
-    try:
-        return _bytes(sink.encode(record))
-    except FAILURES as error:  # reported, and the record goes out in another form
-        diagnostics.report(
-            f"encode:{id(sink)}",
-            f"{sink!r} could not format a record of {record.name!r}: {type(error).__name__}: {text_of(error)}",
-        )
-    repaired = record.twin()
-    repaired.msg, repaired.args = message_of(record), ()
-    with suppress(*FAILURES):  # reported above
-        return _bytes(sink.encode(repaired))
-    with suppress(*FAILURES):
-        return sink.default_formatter().format(repaired).encode("utf-8", "backslashreplace")
-    return JSONFormatter().format(repaired).encode("utf-8", "backslashreplace")
-
-
-def _bytes(data: object) -> bytes:
-    if isinstance(data, bytes):
-        return data
-    msg = f"encode must give bytes, got {type(data).__name__}"
-    raise TypeError(msg)
-
 
 async def _print(printer: Worker, printing: Printing) -> None:
     if not len(printing):
         return
     with suppress(RuntimeError):  # no thread starts any more: nothing is printed, and all is counted as dropped
         await printer.run(printing.run)
-
-
-def _render_all(records: Sequence[Record]) -> None:
-    """Fill in `exc_text`, in the renderer's thread. Idempotent: two lanes may ask for the same."""
-    breather = Breather()
-    for record in records:
-        if record.exception is not None and record.exc_text is None:
-            try:
-                record.exc_text = record.exception.render()
-            except Exception:  # noqa: BLE001 - an odd exception class; the plain form says as much
-                record.exc_text = record.exception.brief()
-        breather()

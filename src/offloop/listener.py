@@ -20,10 +20,11 @@ from offloop.delivery import marked_context
 from offloop.errors import ConfigError, PipelineInUse
 from offloop.gate import Accept, acceptance
 from offloop.intake import Intake
-from offloop.lane import Lane, Run
+from offloop.lane import Lane
 from offloop.ledger import Report, Stats
 from offloop.pacer import Pacer
 from offloop.policies import at_least
+from offloop.run import Run
 from offloop.shutdown import BEYOND, Shutdown
 from offloop.sink import Destination, Sink, check_kind
 from offloop.spool import Spool

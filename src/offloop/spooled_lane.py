@@ -22,17 +22,18 @@ from offloop.backlog import Barrier
 from offloop.capture import Record, text_of
 from offloop.delivery import marked_context
 from offloop.diversion import Early
-from offloop.lane import Awaited, Lane, Run
+from offloop.lane import Awaited, Lane
 from offloop.ledger import Counts
 from offloop.overflow import Refusal
 from offloop.remains import Printing
+from offloop.run import Run
 from offloop.shutdown import Shutdown
 from offloop.sink import Sink
 from offloop.spool import Spool
-from offloop.spool_disk import Claim, Disk
-from offloop.spool_store import SpoolStore
-from offloop.spool_tail import Tail
-from offloop.spool_turn import Numbered, Outcome, Turn
+from offloop.spooling.disk import Claim, Disk
+from offloop.spooling.store import SpoolStore
+from offloop.spooling.tail import Tail
+from offloop.spooling.turn import Numbered, Outcome, Turn
 from offloop.stderr import Budget
 
 __all__ = ["SpooledLane"]

@@ -76,7 +76,7 @@ class Wiring:
         for sink, lane in lanes.items():
             lane.respects_level = respect_level
             # A copy that was handed over is nobody else's: only what is routed is worth encoding once for all.
-            lane.siblings = [other for other in self.routed if other is not lane] if lane in self.routed else ()
+            lane.siblings = [other for other in self.sinks if other is not sink] if lane in self.routed else ()
             lane.givers = [lanes[giver] for giver in givers(sink)]
             lane.depth = _longest(sink, givers)
             above = _longest(sink, lambda sink: [giver for giver in lanes if sink in fallbacks(giver)])

@@ -20,8 +20,8 @@ from offloop.cli._replay import replay
 from offloop.cli.app import app
 from offloop.errors import PermanentFailure, TemporaryFailure
 from offloop.spool import Spool
-from offloop.spool_store import SpoolStore
-from offloop.spool_turn import Turn
+from offloop.spooling.store import SpoolStore
+from offloop.spooling.turn import Turn
 from offloop.testing import FaultySink
 from spool_files import leave_as_killed
 

@@ -20,9 +20,9 @@ from offloop.delivery import Delivery
 from offloop.shutdown import Shutdown
 from offloop.sink import Batch, Sink
 from offloop.spool import Spool
-from offloop.spool_look import SpoolError, in_use
-from offloop.spool_store import SpoolStore
-from offloop.spool_turn import Outcome, Turn
+from offloop.spooling.look import SpoolError, in_use
+from offloop.spooling.store import SpoolStore
+from offloop.spooling.turn import Outcome, Turn
 from offloop.worker import Worker
 
 __all__ = ["Progress", "Replayed", "StdoutSink", "replay"]

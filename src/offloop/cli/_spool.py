@@ -22,7 +22,7 @@ from offloop.net import TLS
 from offloop.policies import Retry
 from offloop.sink import Sink
 from offloop.sinks.tcp import TCPSink
-from offloop.spool_look import Found, SpoolError, find, look, records, take_away
+from offloop.spooling.look import Found, SpoolError, find, look, records, take_away
 
 try:
     import typer

@@ -16,11 +16,11 @@ from urllib.parse import quote
 
 from offloop.capture import Record
 from offloop.errors import OffloopError
-from offloop.record_codec import Unreadable, unpack
-from offloop.salvage import Wreck
-from offloop.spool_file import Row, State, remove
-from offloop.spool_lock import SpoolLock
-from offloop.spool_store import owner_of
+from offloop.spooling.codec import Unreadable, unpack
+from offloop.spooling.file import Row, State, remove
+from offloop.spooling.lock import SpoolLock
+from offloop.spooling.salvage import Wreck
+from offloop.spooling.store import owner_of
 
 __all__ = ["Found", "SpoolError", "find", "look", "records", "take_away"]
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from helpers import record_of
 from offloop.capture import Record, extras, message_of, restore
 from offloop.formatters import JSONFormatter
-from offloop.record_codec import Unreadable, pack, unpack
+from offloop.spooling.codec import Unreadable, pack, unpack
 from offloop.testing.records import make_record
 
 SCALARS = (
@@ -141,8 +141,8 @@ def test_without_msgspec_json_serves(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same record comes back from JSON; one in MessagePack says what is missing."""
     record: Record = record_of("n %s %s", b"\xff", uuid.UUID(int=1), ip=ipaddress.ip_address("::1"))
     quick = pack(record)
-    monkeypatch.setattr("offloop.record_codec.to_msgpack", None)
-    monkeypatch.setattr("offloop.record_codec.from_msgpack", None)
+    monkeypatch.setattr("offloop.spooling.codec.to_msgpack", None)
+    monkeypatch.setattr("offloop.spooling.codec.from_msgpack", None)
     assert pack(record)[:1] == b"\x02"
     assert unpack(pack(record)).__dict__ == record.__dict__
     with pytest.raises(Unreadable, match="msgspec"):

@@ -16,8 +16,8 @@ from helpers import record_of
 from offloop import diagnostics
 from offloop.capture import message_of
 from offloop.spool import Spool
-from offloop.spool_store import SpoolStore
-from offloop.spool_turn import Turn
+from offloop.spooling.store import SpoolStore
+from offloop.spooling.turn import Turn
 from spool_files import leave_as_killed
 
 ALL = os.environ.get("OFFLOOP_CRASHES") == "0"

@@ -12,8 +12,8 @@ from endings import ended, program, told
 from helpers import until
 from offloop.capture import message_of
 from offloop.spool import Spool
-from offloop.spool_store import SpoolStore
-from offloop.spool_turn import Turn
+from offloop.spooling.store import SpoolStore
+from offloop.spooling.turn import Turn
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs POSIX")
 

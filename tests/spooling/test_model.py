@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from helpers import record_of
 from offloop.capture import message_of
 from offloop.spool import Spool
-from offloop.spool_store import SpoolStore
-from offloop.spool_turn import Turn
+from offloop.spooling.store import SpoolStore
+from offloop.spooling.turn import Turn
 from spool_files import leave_as_killed
 
 STEP = st.tuples(st.sampled_from(["store", "keep", "front", "read", "settle", "close", "kill"]), st.integers(1, 30))

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from offloop.spool import Spool
-from offloop.spool_store import SpoolStore
-from offloop.spool_turn import Turn
+from offloop.spooling.store import SpoolStore
+from offloop.spooling.turn import Turn
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parent.parent
 COUNT = int(os.environ.get("OFFLOOP_CRASHES", "8"))
 """How many runs with kills at random times, and system calls of each sort of run; 0: 200, and all calls."""
 CALLS = ",".join(

@@ -22,12 +22,12 @@ from threading import Lock
 from typing import TypeVar
 
 from offloop.capture import Record
-from offloop.record_codec import Unreadable, pack, unpack
 from offloop.spool import Spool
-from offloop.spool_file import Abandoned, Damaged, Row, SpoolFile, is_damage, remove, row_of
-from offloop.spool_lock import SpoolLock
-from offloop.spool_rescue import Rescue
-from offloop.spool_turn import Numbered, Outcome, Turn
+from offloop.spooling.codec import Unreadable, pack, unpack
+from offloop.spooling.file import Abandoned, Damaged, Row, SpoolFile, is_damage, remove, row_of
+from offloop.spooling.lock import SpoolLock
+from offloop.spooling.rescue import Rescue
+from offloop.spooling.turn import Numbered, Outcome, Turn
 from offloop.worker import Breather
 
 __all__ = ["SpoolStore", "owner_of", "stem_of"]

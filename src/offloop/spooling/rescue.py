@@ -10,8 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from offloop import diagnostics
-from offloop.salvage import Wreck
-from offloop.spool_file import Row, SpoolFile, State, is_damage, remove
+from offloop.spooling.file import Row, SpoolFile, State, is_damage, remove
+from offloop.spooling.salvage import Wreck
 
 __all__ = ["Rescue"]
 

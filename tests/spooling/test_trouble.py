@@ -14,7 +14,7 @@ import pytest
 
 from helpers import until
 from offloop import Batching, Buffer, Pipeline, Retry, Spool, TemporaryFailure, diagnostics
-from offloop.spool_store import stem_of
+from offloop.spooling.store import stem_of
 from offloop.testing import FaultySink, MemorySink
 from programs import python
 

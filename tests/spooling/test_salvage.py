@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from offloop.salvage import Wreck
-from offloop.spool_file import Row, SpoolFile, row_of
+from offloop.spooling.file import Row, SpoolFile, row_of
+from offloop.spooling.salvage import Wreck
 
 
 def rows(start: int, stop: int, size: int = 300) -> list[Row]:

@@ -16,9 +16,9 @@ from helpers import record_of
 from offloop.capture import message_of
 from offloop.errors import ConfigError
 from offloop.spool import Spool
-from offloop.spool_file import SpoolFile
-from offloop.spool_store import SpoolStore, stem_of
-from offloop.spool_turn import Numbered, Turn
+from offloop.spooling.file import SpoolFile
+from offloop.spooling.store import SpoolStore, stem_of
+from offloop.spooling.turn import Numbered, Turn
 
 MANY = 1_000_000
 
@@ -207,8 +207,8 @@ from pathlib import Path
 from typing import Any
 from helpers import record_of
 from offloop.spool import Spool
-from offloop.spool_store import SpoolStore
-from offloop.spool_turn import Turn
+from offloop.spooling.store import SpoolStore
+from offloop.spooling.turn import Turn
 store = SpoolStore(Spool(Path(sys.argv[1])), "sink")
 store.open(0)
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))

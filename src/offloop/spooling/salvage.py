@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from offloop.spool_file import PAGE_BYTES, Row, State
+from offloop.spooling.file import PAGE_BYTES, Row, State
 
 __all__ = ["Wreck"]
 
