@@ -31,7 +31,7 @@ __all__ = ["Connection", "failure", "reason"]
 
 _GOODBYE = 0.5  # seconds for the peer to close its side
 _VERDICT = 0.25  # seconds for a TLS 1.3 server to say what it thinks of us
-_YOUNG = 0.1  # seconds in which a peer that accepts for nobody has closed the connection
+_YOUNG = 0.05  # seconds in which a peer that accepts for nobody has closed the connection
 _LONGEST_NAP = 0.02
 _CHUNK_BYTES = 128 * 1024  # what the kernel takes, or TLS encrypts, in less than half a millisecond
 _READ_BYTES = 4096
@@ -81,8 +81,8 @@ class Connection:
     async def send_all(self, data: bytes, *, timeout: float) -> None:
         """Hand all of the data to the peer.
 
-        On Linux it returns when the peer's kernel has acknowledged every byte, and not within the first tenth of a
-        second of the connection; elsewhere when the own kernel has taken it. On any error and on cancellation the
+        On Linux it returns when the peer's kernel has acknowledged every byte, and not within the first
+        twentieth of a second of the connection; elsewhere when the own kernel has taken it. On any error and on cancellation the
         connection is aborted, and part of the data may have arrived.
 
         Args:

@@ -220,8 +220,7 @@ class Lane:
             return False
         earliest = loop.time() + asked
         until = max(earliest, loop.time() + seconds)
-        # Even where no pause is wanted: a sink that fails at once would keep the loop for ever.
-        await self._sleep(0.0)
+        waited = False
         while not (shutdown.over or self._relieved or self.diverts):
             remaining = shutdown.remaining
             if until > loop.time() + remaining:
@@ -230,9 +229,11 @@ class Lane:
                     await self._sleep(remaining)  # there will be none
                     continue
             left = until - loop.time()
-            if left <= 0:
+            # A turn even where no pause is wanted: a sink that fails at once would keep the loop for ever.
+            if left <= 0 and waited:
                 return True
-            await self._sleep(left)
+            await self._sleep(max(0.0, left))
+            waited = True
         return False
 
     # ----------------------------------------------------------------------------------------------------------------
