@@ -8,6 +8,11 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# No test asserts a time, and hypothesis is not to do it for us: a busy machine is slow to begin with.
+settings.register_profile("offloop", suppress_health_check=[HealthCheck.too_slow], deadline=None)
+settings.load_profile("offloop")
 
 _numbers = itertools.count()
 

@@ -61,7 +61,9 @@ def assert_agree(stats: Stats, second: str = "second") -> None:
     """All that was diverted or refused was offered to the other, and nothing is left."""
     assert stats.balanced
     other = stats.sinks[second]
-    assert other.offered - other.notices == sum(counts.diverted + counts.dead_lettered for counts in stats.sinks.values())
+    assert other.offered - other.notices == sum(
+        counts.diverted + counts.dead_lettered for counts in stats.sinks.values()
+    )
     assert [counts.pending for counts in stats.sinks.values()] == [0] * len(stats.sinks)
 
 

@@ -455,8 +455,10 @@ async def test_at_a_deadline_notices_are_printed(log: logging.Logger, capsys: py
         say(log, 0, 10)
         await until(lambda: not pipeline.stats().intake.pending)
     counts = pipeline.stats().sinks["FaultySink"]
-    assert (counts.printed, counts.notices, counts.lost) == (5, 1, 6)
-    assert "WARNING offloop.loss: 6 records were lost" in capsys.readouterr().err
+    assert (counts.notices, counts.dropped["overflow"]) == (1, {"INFO": 6})
+    # A busy machine may have no time to print.
+    assert counts.printed + counts.lost == 11
+    assert ("WARNING offloop.loss: 6 records were lost" in capsys.readouterr().err) is (counts.printed == 5)
     sink.heal()
     async with pipeline:
         say(log, 10, 12)

@@ -81,8 +81,8 @@ class Connection:
     async def send_all(self, data: bytes, *, timeout: float) -> None:
         """Hand all of the data to the peer.
 
-        On Linux it returns when the peer's kernel has acknowledged every byte, and not within the first
-        twentieth of a second of the connection; elsewhere when the own kernel has taken it. On any error and on cancellation the
+        On Linux it returns when the peer's kernel has acknowledged every byte, and not within the first twentieth of a
+        second of the connection; elsewhere when the own kernel has taken it. On any error and on cancellation the
         connection is aborted, and part of the data may have arrived.
 
         Args:

@@ -420,9 +420,10 @@ class Lane:
         self._say_the_rest()
         printing = self._printing(run.budget)
         # Beside the closing: the time that a hung sink may cost beyond the deadline is for both.
-        printed = asyncio.get_running_loop().create_task(_print(run.printer, printing))
+        printed = _begin_to_print(run.printer, printing)
         await delivery.close(min(self.sink.send_timeout, run.shutdown.remaining), run.shutdown.hold)
-        await run.shutdown.hold(printed, beyond=BEYOND)
+        if printed is not None:
+            await run.shutdown.hold(printed, beyond=BEYOND)
         if self._run is run:
             await self._close(run)
             self._leave(printing)
@@ -505,8 +506,7 @@ class Lane:
             await self._sleep(left)
 
 
-async def _print(printer: Worker, printing: Printing) -> None:
-    if not len(printing):
-        return
+def _begin_to_print(printer: Worker, printing: Printing) -> asyncio.Future[None] | None:
     with suppress(RuntimeError):  # no thread starts any more: nothing is printed, and all is counted as dropped
-        await printer.run(printing.run)
+        return printer.begin(printing.run) if len(printing) else None
+    return None
