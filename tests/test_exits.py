@@ -132,7 +132,7 @@ async def test_plain_handler_at_exit(tmp_path: Path) -> None:
 
 
 async def test_slow_plain_handler_at_exit(tmp_path: Path) -> None:
-    """It gets its time, not more; what it did not take by then is printed."""
+    """It gets its time, not more; what it did not take by then is printed, as long as there is time for that."""
     source = """
         import time
         class Slow(logging.Handler):
@@ -145,7 +145,9 @@ async def test_slow_plain_handler_at_exit(tmp_path: Path) -> None:
     running = await ended(tmp_path, source)
     counts = told(running.text)[0]["Slow"]
     assert counts["delivered"] <= 20
-    assert counts["delivered"] + counts["printed"] == 200
+    lines = printed(running.trouble, "Slow")
+    assert lines == [str(counts["delivered"] + number) for number in range(counts["printed"])]
+    assert lines or counts["dropped"]
 
 
 async def test_unreachable_collector_at_exit(tmp_path: Path) -> None:

@@ -127,6 +127,7 @@ async def test_fork_beside_a_spool(tmp_path: Path) -> None:
             sys.exit()
         os.waitpid(pid, 0)
         go_on.set()
+        thread.join()  # the end of asyncio.run may start a thread, which the end of the interpreter forbids
     """
     async with collecting() as collector:
         running = await ended(tmp_path, source, COLLECTOR=collector.port, DIRECTORY=tmp_path / "spool")
