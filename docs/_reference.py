@@ -29,7 +29,7 @@ PAGES = {
         "dictconfig",
         "structlog-loguru",
     ],
-    "Explanation": ["journey", "never-blocks", "threads", "ends", "spool", "failures", "loss"],
+    "Explanation": ["journey", "never-blocks", "threads", "ends", "spool", "failures", "loss", "tested"],
 }
 
 # What users need of modules whose other names are for the rooms around them.

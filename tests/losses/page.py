@@ -83,7 +83,8 @@ A program that has not ended after {deadline:.0f} s is killed.
   lifespan; children of `multiprocessing` are given the logger, and complete it.
 - logstash-async: `AsynchronousLogstashHandler` with a database; closed at a proper end, in the lifespan and at the end
   of a child, and by `logging.shutdown` at exit. `SOCKET_CLOSE_WAIT_TIMEOUT` is {shutdown:g} s instead of 30, so that it
-  gets as long to end as offloop. Forked processes share the database, since they inherit the handler.
+  gets as long to end as offloop: with 30 it was still at it in a dozen rows when it was killed. Forked processes share
+  the database, since they inherit the handler.
 
 Each program logs about 200 records, each tenth an ERROR. "Away" means that the connection is refused."""
 
