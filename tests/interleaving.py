@@ -63,10 +63,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         visitors: Threads of the test that are about to call in.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, now: float = 0.0) -> None:
         selector = _Selector()
         selector.loop = self
-        self.now = 0.0
+        self.now = now
         self.visitors = 0
         self._asked = list[asyncio.Future[Any]]()
         super().__init__(selector)

@@ -106,7 +106,9 @@ def missing(counts: Counts) -> list[str]:
     wanted |= {("loop", what) for what in ("Ctrl-C", "abandoned while records were in flight")}
     wanted |= {("dropped by the intake", reason) for reason in ("overflow", "shed", "rejected", "own")}
     wanted |= {("dropped by the sink", reason) for reason in ("overflow", "shed", "rejected", "expired")}
-    wanted |= {("at the sink", fate) for fate in ("delivered", "filtered", "printed")}
+    wanted |= {("at the sink", fate) for fate in ("delivered", "filtered", "printed", "diverted", "dead_lettered", "notices")}
+    wanted |= {("breaker", what) for what in ("opened", "probing", "closed")}
+    wanted |= {("notices", "told all")}
     wanted |= {("rule", name) for name in machines.RULES}
     return [f"{kind}: {name}" for kind, name in sorted(wanted) if not counts[kind, name]]
 
