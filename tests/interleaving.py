@@ -24,6 +24,7 @@ __all__ = ["Cancellations", "Tally", "VirtualLoop", "awaits", "interruptible"]
 _SOURCE = str(Path(offloop.__file__).parent)
 _BEGIN = Worker.begin.__code__
 _LONGEST = 10.0  # seconds for a thread to answer; nothing here takes that long
+_TURN = 1e-6  # seconds of virtual time that a turn of the loop takes: where nothing takes any, two may wait for ever
 _MOMENT = 0.0003  # seconds of real time for the machine's own threads, before virtual time goes on
 
 
@@ -34,6 +35,7 @@ class _Selector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
 
     def select(self, timeout: float | None = None) -> Any:
         events = super().select(0)
+        self.loop.now += _TURN
         if events or timeout == 0:
             return events
         until = monotonic() + _LONGEST
