@@ -34,9 +34,11 @@ class _Selector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
     loop: VirtualLoop
 
     def select(self, timeout: float | None = None) -> Any:
-        events = super().select(0)
         self.loop.now += _TURN
-        if events or timeout == 0:
+        if timeout == 0:
+            return ()  # there is work; what a thread said is among it already
+        events = super().select(0)
+        if events:
             return events
         until = monotonic() + _LONGEST
         while self.loop.is_awaiting_a_worker:
