@@ -141,7 +141,7 @@ def machine(session: nox.Session) -> None:
 
 @nox.session(python=newest())
 def nightly(session: nox.Session) -> None:
-    """What takes too long for each change: the spool killed 200 times and at every system call, every byte of it turned.
+    """What takes too long for each change: the spool killed 200 times and at every system call, each byte of it turned.
 
     And 100,000 interleavings, or as many as fit into an hour each without and with a spool.
     """

@@ -561,7 +561,7 @@ class PipelineMachine(RuleBasedStateMachine):
     def _check(self, sink: Witness, report: Any) -> None:
         counts = report.sinks[sink.name or ""]
         other = self.sinks[-1]
-        most = Counter({number: 2 if sink is other else 1 for number in sink.taken})  # two may have handed it over
+        most = Counter(dict.fromkeys(sink.taken, 2 if sink is other else 1))  # two may have handed it over
         again = sink.taken - most - sink.unsure
         # What lay on disk still when its loop was closed is found again, and counted again.
         repeated = sum(giver.recovered for giver in report.sinks.values()) if sink is other else 0
