@@ -24,6 +24,7 @@ __all__ = ["Cancellations", "Tally", "VirtualLoop", "awaits", "interruptible"]
 _SOURCE = str(Path(offloop.__file__).parent)
 _BEGIN = Worker.begin.__code__
 _LONGEST = 10.0  # seconds for a thread to answer; nothing here takes that long
+_TURN = 1e-6  # seconds of virtual time that a turn of the loop takes: where nothing takes any, two may wait for ever
 _MOMENT = 0.0003  # seconds of real time for the machine's own threads, before virtual time goes on
 
 
@@ -33,8 +34,11 @@ class _Selector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
     loop: VirtualLoop
 
     def select(self, timeout: float | None = None) -> Any:
+        self.loop.now += _TURN
+        if timeout == 0:
+            return ()  # there is work; what a thread said is among it already
         events = super().select(0)
-        if events or timeout == 0:
+        if events:
             return events
         until = monotonic() + _LONGEST
         while self.loop.is_awaiting_a_worker:
@@ -63,10 +67,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         visitors: Threads of the test that are about to call in.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, now: float = 0.0) -> None:
         selector = _Selector()
         selector.loop = self
-        self.now = 0.0
+        self.now = now
         self.visitors = 0
         self._asked = list[asyncio.Future[Any]]()
         super().__init__(selector)

@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import random
+import resource
 import subprocess
 import sys
 import tempfile
@@ -30,7 +31,7 @@ import test_ledger_machine as machines  # noqa: E402 - found by the path above
 from interleaving import awaits  # noqa: E402
 
 MACHINES = {machine.name: machine for machine in (machines.PipelineMachine, machines.SpooledMachine)}
-STEPS = 20
+STEPS = 16
 PIECE = 500  # examples
 Counts = Counter[tuple[str, str]]
 
@@ -106,7 +107,11 @@ def missing(counts: Counts) -> list[str]:
     wanted |= {("loop", what) for what in ("Ctrl-C", "abandoned while records were in flight")}
     wanted |= {("dropped by the intake", reason) for reason in ("overflow", "shed", "rejected", "own")}
     wanted |= {("dropped by the sink", reason) for reason in ("overflow", "shed", "rejected", "expired")}
-    wanted |= {("at the sink", fate) for fate in ("delivered", "filtered", "printed")}
+    wanted |= {
+        ("at the sink", fate) for fate in ("delivered", "filtered", "printed", "diverted", "dead_lettered", "notices")
+    }
+    wanted |= {("breaker", what) for what in ("opened", "probing", "closed")}
+    wanted |= {("notices", "told all"), ("disk", "mended")}
     wanted |= {("rule", name) for name in machines.RULES}
     return [f"{kind}: {name}" for kind, name in sorted(wanted) if not counts[kind, name]]
 
@@ -146,7 +151,8 @@ def main() -> int:
         total += counts
         failed += wrong
     print(table(total))
-    print(f"{time.monotonic() - started:.0f} s, seed {seed}")
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    print(f"{time.monotonic() - started:.0f} s, {used.ru_utime + used.ru_stime:.0f} s of CPU, seed {seed}")
     absent = missing(total)
     if absent:
         print("never occurred:", *absent, sep="\n  ")

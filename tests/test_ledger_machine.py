@@ -16,6 +16,7 @@ from contextlib import suppress
 from functools import wraps
 from inspect import CORO_CREATED, getcoroutinestate
 from itertools import product
+from pathlib import Path
 from threading import Lock, Thread
 from time import sleep
 from typing import Any
@@ -28,6 +29,7 @@ from interleaving import Cancellations, Tally, VirtualLoop, interruptible
 from offloop import (
     Batch,
     Batching,
+    Breaker,
     Buffer,
     PartialFailure,
     PermanentFailure,
@@ -37,11 +39,14 @@ from offloop import (
     Spool,
     TemporaryFailure,
 )
+from offloop.losses import LOSS_LOGGER, QUEUE, Losses
+from offloop.spooled_lane import SpooledLane
 from offloop.testing import MemorySink
 
 LEVELS = (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR)
 SINKS = ("one", "two")
-QUEUE = 10
+OTHER = "other"  # what the first falls back on, and the second's dead letters
+QUEUE_SIZE = 10
 BUFFERS = (
     Buffer(4),
     Buffer(4, overflow="drop_new"),
@@ -50,6 +55,15 @@ BUFFERS = (
     Buffer(max_bytes=8_000),
     Buffer(),
 )
+BATCHINGS = (Batching(1), Batching(3), Batching(), Batching(5, max_wait=0.3))
+RETRIES = (
+    Retry(initial=0.1, maximum=2.0),
+    Retry(initial=0.1, maximum=2.0, give_up_after=3.0),
+    Retry(initial=0.0, maximum=2.0),
+    Retry(initial=0.0, maximum=0.0, give_up_after=0.3),
+)
+BREAKERS = tuple(Breaker(failures, probe) for failures, probe in product((2, 3), (None, 0.5)))
+TOLD = frozenset({"overflow", "shed", "expired", "rejected", "corrupt", "shutdown"})
 SEND_TIMEOUT = 1.0
 SLOW = SEND_TIMEOUT / 4
 STEPS = (
@@ -80,7 +94,10 @@ CLOSING = ("os error", "hang", "undeclared")
 SCRIPTS = [script for length in (1, 2) for script in product(STEPS, repeat=length)] + [(step,) * 6 for step in STEPS]
 ENTRIES = ("pipeline", "listener", "lifespan", "iterator", "twice")
 # Tasks by their names, or by that of their coroutine: `run` renders tracebacks, `_print` what is left at a deadline.
-KINDS = ("offloop", "offloop:route", "offloop:one", "offloop:two", "attempt", "application", "run", "_print")
+KINDS = (
+    *("offloop", "offloop:route", "offloop:one", "offloop:two", "offloop:other"),
+    *("offloop:one:divert", "offloop:two:divert", "attempt", "application", "run", "_print"),
+)
 NTH = (1, 2, 3, 4, 6, 9, 11, 12, 13, 14)
 PLACES = tuple(product(KINDS, NTH, (False, True), ("goes on", "stops")))
 SPOOL_PLACES = tuple(product(("offloop:one:spool", "offloop:two:spool"), NTH[:5], (False, True), ("goes on", "stops")))
@@ -90,6 +107,7 @@ FILTERS = ("none", "odd", "raises", "interrupts", "slow")
 # Where tasks of ours wait. Sinks and their connections are interrupted at each await by the contract suite.
 ROOMS = (
     "delivery.py",
+    "diversion.py",
     "lane.py",
     "listener.py",
     "pipeline.py",
@@ -142,11 +160,23 @@ class Witness(MemorySink):
         self.opening: list[str] = []
         self.closing: list[str] = []
         self.taken: Counter[str] = Counter()
-        self.acknowledged: set[str] = set()
+        self.acknowledged: Counter[str] = Counter()
         self.unsure: Counter[str] = Counter()
         """Taken, and the listener does not know, or did not hear of it."""
-        self.latest = deque[str](maxlen=max(1, min(self.batching.max_records, self.buffer.max_records // 2)))
+        self.handed: dict[str, Counter[str]] = {name: Counter() for name in SINKS}
+        """Of what was acknowledged, what another sink handed over."""
+        self.notices = 0
+        """Of what was acknowledged, how many were notices: they are counted apart, since two may say the same."""
+        self.doubtful_notices = 0
+        self.latest = deque[logging.LogRecord](
+            maxlen=max(1, min(self.batching.max_records, self.buffer.max_records // 2))
+        )
         """The last batch that was acknowledged: perhaps it is still on disk."""
+
+    @property
+    def giver(self) -> str:
+        """Whose records these are, where nothing is said: the first sink's, if it fell back on this one."""
+        return SINKS[0] if self.name == OTHER else self.name or ""
 
     def heal(self) -> None:
         self.script, self.opening, self.closing = [], [], []
@@ -170,6 +200,7 @@ class Witness(MemorySink):
         await asyncio.sleep(60.0 if step == "hang" else SLOW if self.script else 0)
 
     async def _send(self, batch: Batch) -> None:
+        self.machine.look_at_breakers()
         step = self.script.pop(0) if self.script else "works"
         tally.add("send", step)
         records = list(batch)
@@ -205,14 +236,93 @@ class Witness(MemorySink):
             with suppress(asyncio.CancelledError):
                 await asyncio.sleep(2 * SEND_TIMEOUT)
 
-    def _take(self, records: Any, *, sure: bool = True) -> None:
-        numbers = [record.getMessage() for record in records]
+    def _take(self, records: list[Any], *, sure: bool = True) -> None:
+        numbers = numbers_of(records)
         self.taken.update(numbers)
-        if sure:
-            self.acknowledged.update(numbers)
-            self.latest.extend(numbers)
-        else:
+        if not sure:
             self.unsure.update(numbers)
+            return
+        self.latest.extend(records)
+        self.acknowledged.update(numbers)
+        notices = [record for record in records if record.name == LOSS_LOGGER]
+        self.notices += len(notices)
+        self.machine.rumours.hear(self, notices)
+        if self.name == OTHER:
+            for record in records:
+                if record.name != LOSS_LOGGER:
+                    self.handed[origin(self, record)][record.getMessage()] += 1
+
+
+def numbers_of(records: Any) -> list[str]:
+    """What was logged of these."""
+    return [record.getMessage() for record in records if record.name != LOSS_LOGGER]
+
+
+def origin(sink: Witness, record: Any) -> str:
+    """The sink whose lane had the record first: a notice from its spool may go to its fallback, or be refused."""
+    return getattr(record, "dead_letter_sink", None) or getattr(record, "sink", QUEUE).replace(QUEUE, "") or sink.giver
+
+
+class Rumours:
+    """What notices told, by the sink they were for and the place (a sink, or the queue) they tell of."""
+
+    def __init__(self) -> None:
+        self.told: dict[tuple[str, str], Counter[tuple[str, str]]] = {}
+        self.doubtful: dict[tuple[str, str], Counter[tuple[str, str]]] = {}
+        """What may be told again: the loop was closed before the lane, or the disk, heard that a sink has it."""
+        self.heard: Counter[str] = Counter()
+        self.news = False
+
+    def hear(self, sink: Witness, notices: list[Any]) -> None:
+        """These were acknowledged."""
+        for record in notices:
+            self.heard[origin(sink, record)] += 1
+            _note(self.told, origin(sink, record), record)
+            self.news = True
+
+    def doubt(self, sink: Witness, records: Any) -> None:
+        """Those among these that are notices may come again."""
+        for record in records:
+            if record.name == LOSS_LOGGER:
+                _note(self.doubtful, origin(sink, record), record)
+
+    def check(self, stats: Any) -> None:
+        """Nothing was told that is not counted."""
+        if self.news:
+            self.news = False
+            for (name, place), told in self.told.items():
+                counts = stats.intake if place == QUEUE else stats.sinks[name]
+                invented = told - lost_of(counts) - self.doubtful.get((name, place), Counter())
+                assert not invented, (name, place, invented)
+
+    def check_all(self, name: str, stats: Any, *, by_level: bool) -> bool:
+        """All that is counted was told, unless a notice was lost itself; tells whether that could be seen."""
+        counts = stats.sinks[name]
+        if self.heard[name] != counts.notices or any(name == known for known, _ in self.doubtful):
+            return False
+        assert self.told.get((name, name), Counter()) == lost_of(counts), (name, self.told, counts)
+        if not by_level:
+            assert self.told.get((name, QUEUE), Counter()) == lost_of(stats.intake), (name, self.told, stats.intake)
+        return True
+
+
+def _note(table: dict[tuple[str, str], Counter[tuple[str, str]]], name: str, record: Any) -> None:
+    row = table.setdefault((name, record.sink), Counter())
+    for reason, levels in record.lost.items():
+        for level, count in levels.items():
+            row[reason, level] += count
+
+
+def lost_of(counts: Any) -> Counter[tuple[str, str]]:
+    """What was dropped for reasons that are told of."""
+    return Counter(
+        {
+            (reason, level): count
+            for reason, levels in counts.dropped.items()
+            if reason in TOLD
+            for level, count in levels.items()
+        }
+    )
 
 
 class PipelineMachine(RuleBasedStateMachine):
@@ -224,7 +334,11 @@ class PipelineMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.cancellations = Cancellations(tally)
-        self._new_loop()
+        self.rumours = Rumours()
+        self.circuits: dict[str, tuple[object, str]] = {}
+        self.with_levels: set[int] = set()
+        self.loop = VirtualLoop()
+        self.loop.set_task_factory(self.cancellations.factory)
         self.log = logging.getLogger(f"test.machine.{next(_numbers)}")
         self.log.setLevel(logging.DEBUG)
         self.log.propagate = False
@@ -233,14 +347,28 @@ class PipelineMachine(RuleBasedStateMachine):
     @initialize(
         overflow=st.sampled_from(["drop_new", "drop_old", "wait"]),
         buffer=st.sampled_from(BUFFERS),
-        batching=st.sampled_from([Batching(1), Batching(3), Batching(), Batching(5, max_wait=0.3)]),
-        give_up_after=st.sampled_from([None, 3.0]),
+        batching=st.sampled_from(BATCHINGS),
+        retry=st.sampled_from(RETRIES),
+        breaker=st.sampled_from(BREAKERS),
     )
-    def begin(self, overflow: Any, buffer: Buffer, batching: Batching, give_up_after: float | None) -> None:
-        retry = Retry(initial=0.1, maximum=2.0, give_up_after=give_up_after)
-        options = {"retry": retry, "send_timeout": SEND_TIMEOUT, "buffer": buffer, "batching": batching}
-        self.sinks = [Witness(self, name=name, spool=self._spool(name), **options) for name in SINKS]
-        self.pipeline = Pipeline(*self.sinks, logger=self.log, queue_size=QUEUE, overflow=overflow)
+    def begin(self, **options: Any) -> None:
+        self._begin(**options)
+
+    def _begin(self, overflow: Any, buffer: Buffer, batching: Batching, retry: Retry, breaker: Breaker) -> None:
+        options: dict[str, Any] = {"send_timeout": SEND_TIMEOUT, "buffer": buffer, "batching": batching}
+        options |= {"retry": retry, "breaker": breaker}
+        other = Witness(self, name=OTHER, **options)
+        ways = ({"fallback": other}, {"dead_letters": other})
+        routed = [
+            Witness(self, name=name, spool=self._spool(name), **options, **way)
+            for name, way in zip(SINKS, ways, strict=True)
+        ]
+        self.sinks = [*routed, other]
+        self.pipeline = Pipeline(*routed, logger=self.log, queue_size=QUEUE_SIZE, overflow=overflow)
+        self.lanes = self.pipeline.listener._lanes
+        for lane in self.lanes:
+            # When a notice is due is a matter of the loop's time here.
+            lane.losses = Losses(lane.name, lambda: self.loop.now, lambda: 1e9 + self.loop.now)
         self.listener = self.pipeline.listener
         self.cancellations.watch = self._check_balance
         # Attached for good: what is logged between two runs waits for the next.
@@ -291,18 +419,19 @@ class PipelineMachine(RuleBasedStateMachine):
 
         self._run(turn())
 
-    @step(sink=st.sampled_from([0, 1]), script=st.sampled_from(SCRIPTS))
+    @step(sink=st.sampled_from([0, 1, 2]), script=st.sampled_from(SCRIPTS))
     def fail(self, sink: int, script: tuple[str, ...]) -> None:
         self.sinks[sink].script += script
 
-    @step(sink=st.sampled_from([0, 1]), opening=st.sampled_from(OPENING), closing=st.sampled_from(CLOSING))
+    @step(sink=st.sampled_from([0, 1, 2]), opening=st.sampled_from(OPENING), closing=st.sampled_from(CLOSING))
     def fail_to_open_and_close(self, sink: int, opening: str, closing: str) -> None:
         self.sinks[sink].opening = [opening]
         self.sinks[sink].closing = [closing]
 
-    @step(sink=st.sampled_from([0, 1]), level=st.sampled_from(LEVELS))
+    @step(sink=st.sampled_from([0, 1, 2]), level=st.sampled_from(LEVELS))
     def set_level(self, sink: int, level: int) -> None:
         self.sinks[sink].setLevel(level)
+        self.with_levels.add(sink)
 
     @step(sink=st.sampled_from([0, 1]), kind=st.sampled_from(FILTERS))
     def set_filter(self, sink: int, kind: str) -> None:
@@ -386,8 +515,13 @@ class PipelineMachine(RuleBasedStateMachine):
         if hasattr(self, "pipeline"):
             stats = self._check_balance()
             assert stats.intake.offered == self.logged + self.odd
-            assert all(counts.offered - counts.notices == stats.intake.delivered for counts in stats.sinks.values())
-            assert stats.intake.pending <= 2 * QUEUE + 2  # a slice that was interrupted has as many in its hand
+            one, two, other = (stats.sinks[sink.name or ""] for sink in self.sinks)
+            assert one.offered - one.notices == two.offered - two.notices == stats.intake.delivered
+            assert other.offered - other.notices == one.diverted + two.dead_lettered
+            # A slice that was interrupted has as many in its hand.
+            assert stats.intake.pending <= 2 * QUEUE_SIZE + 2
+            self.rumours.check(stats)
+            self.look_at_breakers()
             assert not stats.intake.dropped.get("shed", {}).keys() - {"DEBUG", "INFO"}
             for sink in self.sinks:
                 shed = stats.sinks[sink.name or ""].dropped.get("shed", {})
@@ -417,28 +551,45 @@ class PipelineMachine(RuleBasedStateMachine):
         assert report.complete
         assert report.balanced
         for sink in self.sinks:
-            self._check(sink, report.sinks[sink.name or ""])
+            self._check(sink, report)
         self._tally(report)
 
     async def _finish(self) -> Any:
         await self._start()
         return await self.listener.stop(60)
 
-    def _check(self, sink: Witness, counts: Any) -> None:
-        again = sink.taken - Counter(sink.taken.keys()) - sink.unsure
-        assert not again, again
+    def _check(self, sink: Witness, report: Any) -> None:
+        counts = report.sinks[sink.name or ""]
+        other = self.sinks[-1]
+        most = Counter(dict.fromkeys(sink.taken, 2 if sink is other else 1))  # two may have handed it over
+        again = sink.taken - most - sink.unsure
+        # What lay on disk still when its loop was closed is found again, and counted again.
+        repeated = sum(giver.recovered for giver in report.sinks.values()) if sink is other else 0
+        assert again.total() <= repeated, again
         # What was taken when its loop was abandoned may have been dropped since, for all that the lane knows.
-        # What was delivered and lay on disk still when its loop was closed is found again, and counted again.
-        assert counts.delivered - counts.recovered <= len(sink.acknowledged) <= counts.delivered + len(sink.unsure)
+        acknowledged = sink.acknowledged.total() if sink is other else len(sink.acknowledged)
+        unsure = sink.unsure.total() if sink is other else len(sink.unsure)
+        acknowledged += sink.notices
+        doubtful = sink.doubtful_notices
+        assert counts.delivered - counts.recovered <= acknowledged <= counts.delivered + unsure + doubtful
         assert counts.pending == counts.spooled == 0
         assert counts.state == "stopped"
+        if sink is not other:
+            fates = sink.acknowledged + other.handed[sink.name or ""]
+            again = fates - Counter(fates.keys()) - sink.unsure - other.unsure
+            assert again.total() <= counts.recovered, again
+            by_level = self.sinks.index(sink) in self.with_levels
+            if self.rumours.check_all(sink.name or "", report, by_level=by_level) and lost_of(counts):
+                tally.add("notices", "told all")
+        elif other.notices == counts.notices:
+            assert self.rumours.told.get((OTHER, OTHER), Counter()) == lost_of(counts)
 
     def _tally(self, report: Any) -> None:
         tally.add("example", self.name)
         for where, counts in (("intake", report.intake), *(("sink", counts) for counts in report.sinks.values())):
             for reason, levels in counts.dropped.items():
                 tally.add(f"dropped by the {where}", reason, sum(levels.values()))
-            for fate in ("delivered", "filtered", "printed", "recovered"):
+            for fate in ("delivered", "filtered", "printed", "recovered", "diverted", "dead_lettered", "notices"):
                 tally.add(f"at the {where}", fate, getattr(counts, fate))
         tally.add("sinks", "taken twice", sum((sink.taken - Counter(sink.taken.keys())).total() for sink in self.sinks))
 
@@ -482,7 +633,7 @@ class PipelineMachine(RuleBasedStateMachine):
                 await self.pipeline.flush(0.5)
 
     async def _put(self, item: Any) -> None:
-        if self.pipeline.stats().intake.pending < QUEUE:
+        if self.pipeline.stats().intake.pending < QUEUE_SIZE:
             self.listener.queue.put_nowait(item)
             self.odd += 1
         if self.listener.running:
@@ -495,9 +646,10 @@ class PipelineMachine(RuleBasedStateMachine):
     async def _flush(self, timeout: float) -> None:
         report = await self.pipeline.flush(timeout)
         if report.complete:
-            # Nothing is logged in between: complete means empty.
+            # Nothing is logged in between: complete means empty, but for what is told of losses since.
             assert report.intake.pending == 0, report
-            assert all(counts.pending == 0 for counts in report.sinks.values()), report
+            for lane in self.lanes:
+                assert report.sinks[lane.name].pending == len(lane.backlog.notices), report
 
     async def _in_thread(self, function: Any, *arguments: Any) -> None:
         done = asyncio.get_running_loop().create_future()
@@ -526,17 +678,31 @@ class PipelineMachine(RuleBasedStateMachine):
             except KeyboardInterrupt:
                 tally.add("loop", "Ctrl-C")
 
+    def look_at_breakers(self) -> None:
+        for lane in self.lanes:
+            circuit = lane._circuit
+            if circuit is not None:
+                known, before = self.circuits.get(lane.name, (None, "closed"))
+                if known is not circuit:
+                    before = "closed"
+                if circuit.state != before:
+                    tally.add("breaker", "opened" if (before, circuit.state) == ("closed", "open") else circuit.state)
+                self.circuits[lane.name] = circuit, circuit.state
+
     def _new_loop(self) -> None:
-        self.loop = VirtualLoop()
+        self.loop = VirtualLoop(self.loop.now)
         self.loop.set_task_factory(self.cancellations.factory)
 
     def _abandon(self) -> None:
         if self.listener.running:
-            for sink, lane in zip(self.sinks, self.listener._lanes, strict=True):
-                flying = {record.getMessage() for record in lane.backlog.flying.values()}
+            for sink, lane in zip(self.sinks, self.lanes, strict=True):
+                # Perhaps it was taken, and the lane, or the disk, was not told.
+                flying = [*lane.backlog.flying.values(), *lane.backlog.notices.values()]
                 if sink.spool is not None:
-                    flying.update(sink.latest)
-                sink.unsure.update(flying)  # perhaps it was taken, and the lane, or the disk, was not told
+                    flying += [record for record in sink.latest if record not in flying]
+                sink.unsure.update(set(numbers_of(flying)))
+                sink.doubtful_notices += sum(record.name == LOSS_LOGGER for record in flying)
+                self.rumours.doubt(sink, flying)
                 tally.add("loop", "abandoned while records were in flight", bool(flying))
         for task in asyncio.all_tasks(self.loop):
             coro: Any = task.get_coro()
@@ -563,20 +729,47 @@ class SpooledMachine(PipelineMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.directory = tempfile.mkdtemp(prefix="offloop-machine-")
+        self.folder = Path(tempfile.mkdtemp(prefix="offloop-machine-"))
+        self.directory = self.folder / "spool"
+        self.max_bytes = 0
+
+    @initialize(
+        overflow=st.sampled_from(["drop_new", "drop_old", "wait"]),
+        buffer=st.sampled_from(BUFFERS),
+        batching=st.sampled_from(BATCHINGS),
+        retry=st.sampled_from(RETRIES),
+        breaker=st.sampled_from(BREAKERS),
+        disk=st.sampled_from(["works", "works", "small", "broken"]),
+    )
+    def begin(self, disk: str, **options: Any) -> None:
+        self.max_bytes = 5_000 if disk == "small" else 10_000_000
+        if disk == "broken":
+            self.directory.touch()  # no directory can be made in its place
+        self._begin(**options)
 
     def _spool(self, name: str) -> Spool | None:
-        return Spool(self.directory, when="outage" if name == "one" else "always")
+        when: Any = "outage" if name == "one" else "always"
+        return Spool(self.directory, when=when, max_bytes=self.max_bytes)
+
+    @step()
+    def mend_the_disk(self) -> None:
+        if self.directory.is_file():
+            self.directory.unlink()
+            tally.add("disk", "mended")
+        for lane in self.lanes:
+            if isinstance(lane, SpooledLane):
+                lane._retry_at = 0.0  # by the process's clock, which goes slowly here
 
     @step(place=st.sampled_from(SPOOL_PLACES), script=st.sampled_from(SCRIPTS))
     def cancel_the_spool_at_an_await(self, place: tuple[str, int, bool, str], script: tuple[str, ...]) -> None:
         self.cancel_at_an_await(place, script)
 
-    def _check(self, sink: Witness, counts: Any) -> None:
-        super()._check(sink, counts)
-        assert "corrupt" not in counts.dropped, counts
+    def _check(self, sink: Witness, report: Any) -> None:
+        super()._check(sink, report)
+        assert "corrupt" not in report.sinks[sink.name or ""].dropped, report
 
     async def _finish(self) -> Any:
+        self.mend_the_disk()
         await self._start()
         stats = self.pipeline.stats()
         for _ in range(600):
@@ -592,7 +785,7 @@ class SpooledMachine(PipelineMachine):
         try:
             super().teardown()
         finally:
-            shutil.rmtree(self.directory)
+            shutil.rmtree(self.folder)
 
 
 FEW = settings(max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])

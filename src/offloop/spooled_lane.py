@@ -567,8 +567,10 @@ class SpooledLane(Lane):
         ledger = self.ledger
         ledger.begin()
         ledger.recovered += outcome.found
-        ledger.spooled += outcome.found - len(outcome.lost)
-        for reason, levelno in outcome.lost:
+        # What a turn stored was counted as a whole if nobody could wait for its end.
+        lost = outcome.lost + outcome.turned_away if self._gone else outcome.lost
+        ledger.spooled += outcome.found - len(lost)
+        for reason, levelno in lost:
             ledger.drop(reason, levelno)
             self.losses.note(reason, levelno)
         if not self._gone:  # otherwise it was decided without us what became of the rest

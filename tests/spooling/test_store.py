@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 import subprocess
@@ -166,6 +167,16 @@ def test_what_never_fits_is_refused(tmp_path: Path) -> None:
     assert out.refused == list(range(len(out.refused)))
     assert 0 < out.unread == 50 - len(out.refused)
     assert out.size_bytes <= 2_000
+    store.close()
+
+
+def test_what_was_refused_in_a_turn_nobody_heard_of_is_no_damage(tmp_path: Path) -> None:
+    """A lane whose loop was closed counts all rows as stored: it is told later of those there was no room for."""
+    store = opened(tmp_path, max_bytes=5_000)
+    refused = store.exchange(Turn(rows=numbered(0, 50))).refused
+    out = store.open(50, 50)
+    assert out.lost == [("overflow", logging.INFO)] * len(refused)
+    assert out.unread == 50 - len(refused) < 50
     store.close()
 
 

@@ -144,7 +144,7 @@ class SpoolStore:
         out, unheard = Outcome(), self.unheard
         self.unheard = None
         if unheard is not None:
-            out.found, out.lost = unheard.found, list(unheard.lost)
+            out.found, out.lost = unheard.found, unheard.lost + unheard.turned_away
         if spooled is not None:
             again = sum(self._left.values()) - (spooled + out.found - len(out.lost))
             out.found += max(0, again)
@@ -258,6 +258,7 @@ class SpoolStore:
             own.handed += len(handed) - len(settled)
             own.cursor = max([own.cursor, *handed[-1:]])
             out.kept = [number for number in turn.settled if number < own.floor]
+            out.turned_away = [("overflow", row.level) for row in packed if row.id in refused]
         out.stored = True
 
     def _remove(self, out: Outcome) -> None:

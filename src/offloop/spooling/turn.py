@@ -44,6 +44,8 @@ class Outcome:
         kept: The settled ones that could not be removed.
         stored: The rows are on disk, but for those in `refused`.
         refused: Numbers of rows that the bound leaves no room for.
+        turned_away: Reason and level of each of these, if the others are on disk: for a lane that could not wait for
+            the outcome, and counts all of them as stored.
         read: The next records, in memory from now on.
         lost: Reason and level of each record that was on disk and is no more.
         unread: How many records are on disk and not in memory.
@@ -56,6 +58,7 @@ class Outcome:
     kept: list[int] = field(default_factory=list[int])
     stored: bool = False
     refused: list[int] = field(default_factory=list[int])
+    turned_away: list[tuple[str, int]] = field(default_factory=list[tuple[str, int]])
     read: list[Numbered] = field(default_factory=list[Numbered])
     lost: list[tuple[str, int]] = field(default_factory=list[tuple[str, int]])
     unread: int = 0
