@@ -61,7 +61,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def typing(session: nox.Session) -> None:
     """Types: mypy and pyright, both strict."""
-    session.install("-e.[all]", *group("typing"), *group("test"), "nox")
+    session.install("-e.[all]", *group("typing"), *group("test"), *group("peers"), "nox")
     session.run("mypy")
     # The system's node may be too old or missing; the wheel's is neither.
     session.run("pyright", env={"PYRIGHT_PYTHON_GLOBAL_NODE": "0"})
@@ -141,7 +141,7 @@ def machine(session: nox.Session) -> None:
 
 @nox.session(python=newest())
 def nightly(session: nox.Session) -> None:
-    """What takes too long for each change: the spool killed 200 times and at every system call, each byte of it turned.
+    """What takes too long for each change: the spool killed 200 times and at every system call, each byte turned.
 
     And 100,000 interleavings, or as many as fit into an hour each without and with a spool.
     """

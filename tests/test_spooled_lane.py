@@ -82,7 +82,7 @@ async def test_an_outage_loses_nothing_and_keeps_the_order(log: logging.Logger, 
 
 @pytest.mark.parametrize("when", ["outage", "always"])
 async def test_what_a_shutdown_leaves_comes_first_at_the_next_start(
-    log: logging.Logger, tmp_path: Path, when: str
+    log: logging.Logger, tmp_path: Path, when: Any
 ) -> None:
     """Records left in memory and on disk are on disk after a stop, and delivered first by the next pipeline."""
     async with Pipeline(away(tmp_path, when), logger=log, shutdown_timeout=0.5) as pipeline:

@@ -29,12 +29,11 @@ from offloop.sink import FAILURES, Batch, Sink
 from offloop.stderr import Budget
 from offloop.worker import Breather, Worker
 
-__all__ = ["OPEN", "Awaited", "Lane", "Run", "encode_safely"]
+__all__ = ["Awaited", "Lane", "Run", "encode_safely"]
 
 _RENDER_TIMEOUT = 5.0  # seconds; source files may lie on a disk that hangs
 _LAST_CHANCE = 0.05  # seconds before the deadline of a shutdown in which no new attempt begins
-OPEN = frozenset({"open", "probing"})
-AWAY = OPEN | {"retrying", "failing"}
+_AWAY = frozenset({"retrying", "failing", "open", "probing"})
 _PLACES = 2  # where records are lost: here, and in the queue
 
 
@@ -300,8 +299,12 @@ class Lane:
         """Begin to work in a loop."""
         self._run, self._circuit = run, None
         self.porter.give_up()
-        self._time = run.shutdown if self.share >= 1 else Early(run.shutdown, self.share)
+        self._time = self._part_of(run.shutdown)
         self._time.tell(self._hear_of_shutdown)
+
+    def _part_of(self, shutdown: Shutdown) -> Shutdown:
+        """The deadline of this lane: with a fallback, there has to be time left for that."""
+        return shutdown if self.share >= 1 else Early(shutdown, self.share)
 
     # -- what goes to other lanes ------------------------------------------------------------------------------------
 
@@ -402,7 +405,7 @@ class Lane:
     @property
     def _is_away(self) -> bool:
         """Whether the last attempt failed."""
-        return self.ledger.state in AWAY
+        return self.ledger.state in _AWAY
 
     @property
     def _silence(self) -> float | None:

@@ -22,10 +22,11 @@ from offloop.backlog import Barrier
 from offloop.capture import Record, text_of
 from offloop.delivery import marked_context
 from offloop.diversion import Early
-from offloop.lane import OPEN, Awaited, Lane, Run
+from offloop.lane import Awaited, Lane, Run
 from offloop.ledger import Counts
 from offloop.overflow import Refusal
 from offloop.remains import Printing
+from offloop.shutdown import Shutdown
 from offloop.sink import Sink
 from offloop.spool import Spool
 from offloop.spool_disk import Claim, Disk
@@ -133,7 +134,7 @@ class SpooledLane(Lane):
         Behind an open breaker nothing waits in memory that can be on disk.
         """
         super().failing(state, error)
-        if state in OPEN:
+        if self._is_left_alone:
             self._press()
         self._started.progressed()
 
@@ -174,14 +175,9 @@ class SpooledLane(Lane):
         """Whether the disk takes nothing."""
         return self._trouble is not None or self._disk.stuck
 
-    def _enter(self, run: Run) -> None:
-        # What is on disk needs no time of the fallback's: the early deadline counts if the disk fails by then.
-        share, self.share = self.share, 1.0
-        super()._enter(run)
-        self.share = share
-        if share < 1:
-            self._time = Early(run.shutdown, 1.0)
-            self._time.tell(self.wake)
+    def _part_of(self, shutdown: Shutdown) -> Shutdown:
+        # What is on disk needs no time of the fallback's: it is given its part if the disk fails by then.
+        return shutdown if self.share >= 1 else Early(shutdown, 1.0)
 
     def _conclude(self) -> None:
         """The fallback needs what time is left, if it is to take anything."""
@@ -193,7 +189,6 @@ class SpooledLane(Lane):
     def _arrived(self) -> None:
         """Records came: see whether there is something for the disk."""
         super()._arrived()
-        self._pressed = self._pressed or self.ledger.state in OPEN
         self._ring()
 
     def _pending(self) -> int:
@@ -220,7 +215,7 @@ class SpooledLane(Lane):
 
     def _move_up(self) -> None:
         """The tail joins the backlog where nothing lies between: no disk is needed."""
-        if not self._is_contiguous or ((self._always or self.ledger.state in OPEN) and not self._fails):
+        if not self._is_contiguous or ((self._always or self._is_left_alone) and not self._fails):
             return
         while self._tail and self._has_room(self._tail.first):
             self.backlog.append(self._tail.pop())
@@ -269,6 +264,11 @@ class SpooledLane(Lane):
         if self._relieved and self._is_away:
             return False  # nothing would be waited for: attempts would follow one another until all lanes are done
         return super()._ready and (self._fails or not (self._settled or self._removing))
+
+    @property
+    def _is_left_alone(self) -> bool:
+        """Whether the breaker is open: what comes goes to disk, rather than to wait in memory."""
+        return self._circuit is not None and not self._circuit.closed
 
     @property
     def _empty(self) -> bool:
@@ -503,7 +503,7 @@ class SpooledLane(Lane):
         """Whether the tail is to be stored, rather than to wait until there is room."""
         if not self._tail:
             return False
-        if self._always or self._pressed:
+        if self._always or self._pressed or self._is_left_alone:
             return True
         limits = self.sink.buffer
         held_bytes = self.backlog.size_bytes + self._tail.size_bytes
