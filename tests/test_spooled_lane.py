@@ -367,3 +367,22 @@ def settled(counts: Counts, offered: int) -> bool:
 def half_of(batch: Batch) -> None:
     """Every second record is to be sent again."""
     raise PartialFailure("half", retry=batch.records[::2])
+
+
+async def test_relieved_lane_makes_no_attempts_while_a_shutdown_waits_for_others(
+    log: logging.Logger, tmp_path: Path
+) -> None:
+    """All that it holds is on disk and the sink is away: the loop is left to those that still deliver."""
+    sink = away(tmp_path, retry=Retry(initial=0.0, maximum=0.0), breaker=Breaker(1_000_000))
+    slow = FaultySink(HANG, name="slow", send_timeout=30)
+    pipeline = Pipeline(sink, slow, logger=log)
+    pipeline.start()
+    log.info("stored")
+    await until(lambda: pipeline.stats().sinks["sink"].error)
+    stopping = asyncio.ensure_future(pipeline.stop(1.0))
+    await until(lambda: pipeline.stats().sinks["sink"].spooled)
+    before = sink.attempts
+    for _ in range(500):
+        await asyncio.sleep(0)
+    assert sink.attempts - before <= 2
+    assert (await stopping).sinks["sink"].spooled == 1

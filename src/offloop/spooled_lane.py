@@ -262,6 +262,8 @@ class SpooledLane(Lane):
 
     @property
     def _ready(self) -> bool:
+        if self._relieved and self._is_away:
+            return False  # nothing would be waited for: attempts would follow one another until all lanes are done
         return super()._ready and (self._fails or not (self._settled or self._removing))
 
     @property
