@@ -17,6 +17,8 @@ from offloop.worker import Breather
 
 __all__ = ["Printing"]
 
+_WORK = 0.001  # seconds between two rests
+
 _format = TextFormatter().format
 
 
@@ -44,7 +46,8 @@ class Printing:
     def run(self) -> None:
         """Print until all is printed, the budget is spent, or `stop` was called; from any thread, once."""
         budget, began = self._budget, time.monotonic()
-        breathe = Breather()
+        # Seldom: on a busy machine each rest may cost milliseconds of what little time there is.
+        breathe = Breather(work=_WORK)
         # An error means that nobody reads stderr: what did not go out is known by the number that did.
         with suppress(OSError), Stderr(budget.seconds) as stderr:
             for record in self._records:

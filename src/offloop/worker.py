@@ -114,26 +114,31 @@ class Worker:
 class Breather:
     """For long work in a thread: call it between two pieces, and the loop's thread waits about 0.1 ms for the GIL."""
 
-    __slots__ = ("_clock", "_sleep", "_until")
+    __slots__ = ("_clock", "_sleep", "_until", "_work")
 
     def __init__(
-        self, clock: Callable[[], float] = time.perf_counter, sleep: Callable[[float], object] = time.sleep
+        self,
+        clock: Callable[[], float] = time.perf_counter,
+        sleep: Callable[[float], object] = time.sleep,
+        work: float = _WORK,
     ) -> None:
         """Begin to count the work.
 
         Args:
             clock: Gives the time in seconds.
             sleep: Lets go of the GIL for so many seconds.
+            work: Seconds between two rests.
         """
         self._clock = clock
         self._sleep = sleep
-        self._until = clock() + _WORK
+        self._work = work
+        self._until = clock() + work
 
     def __call__(self) -> None:
-        """Rest for a moment if the last rest was 0.1 ms ago or more."""
+        """Rest for a moment if the last rest was so long ago, or longer."""
         if self._clock() >= self._until:
             self._sleep(_REST)
-            self._until = self._clock() + _WORK
+            self._until = self._clock() + self._work
 
 
 _ending: list[float] = []
