@@ -10,6 +10,8 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from offloop import diagnostics
+
 # No test asserts a time, and hypothesis is not to do it for us: a busy machine is slow to begin with.
 settings.register_profile("offloop", suppress_health_check=[HealthCheck.too_slow], deadline=None)
 settings.load_profile("offloop")
@@ -31,6 +33,14 @@ def log() -> Iterator[logging.Logger]:
     logger.propagate = False
     yield logger
     logger.handlers = []
+
+
+@pytest.fixture(autouse=True)
+def said_in_its_own_test() -> Iterator[None]:
+    """What offloop has to say of a test is not said while another one looks at stderr."""
+    yield
+    diagnostics._shared._kinds.clear()  # what is held back would be told ten seconds later
+    diagnostics.flush()
 
 
 @pytest.fixture(autouse=True)
