@@ -110,10 +110,12 @@ ROOMS = (
     "diversion.py",
     "lane.py",
     "listener.py",
+    "packing.py",
     "pipeline.py",
+    "run.py",
     "shutdown.py",
-    "spool_disk.py",
     "spooled_lane.py",
+    "spooling/disk.py",
     "worker.py",
 )
 OUT_OF_REACH = {
