@@ -14,6 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import count
 from queue import Empty, SimpleQueue
 
@@ -67,7 +68,7 @@ class Diagnostics:
         """
         self._every = every
         self._clock = clock
-        self._lines: deque[str] = deque(maxlen=_MAX_LINES)
+        self._lines: deque[str] = deque()
         self._kinds: dict[str, _Kind] = {}
         self._holding = False
         self._unwritten = _Kind()  # lines for which there was no room
@@ -138,10 +139,12 @@ class Diagnostics:
 
     def _say(self, message: str, held: int, seconds: float) -> None:
         more = f" ({held} more like this in the last {seconds:.0f} s)" if held > 0 else ""
-        if len(self._lines) >= _MAX_LINES:
-            self._unwritten.number()
-            self._unwritten.message = "lost"
         self._lines.append(f"offloop: {_printable(message)}{more}\n")
+        if len(self._lines) > _MAX_LINES:
+            with suppress(IndexError):  # the thread has just written them all
+                self._lines.popleft()
+                self._unwritten.number()
+                self._unwritten.message = "lost"
         self._wake()
 
     def _wake(self) -> None:
