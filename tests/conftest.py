@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import signal
 from collections.abc import Iterator
 
@@ -23,6 +24,12 @@ def pytest_configure() -> None:
     """Take Ctrl-C even in a run that was started in the background: programs under test would inherit its absence."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leave out what another interpreter runs."""
+    if os.environ.get("OFFLOOP_ONCE") == "0" and item.get_closest_marker("once") is not None:
+        pytest.skip("once: on the newest interpreter")
 
 
 @pytest.fixture

@@ -11,6 +11,8 @@ from losses import page
 from losses.harness import run
 from losses.ways import GROUPS, Way
 
+pytestmark = pytest.mark.once
+
 PAGE = Path(__file__).parent.parent / "docs" / "explanation" / "loss.md"
 WAYS = {(way.program, way.place): way for way in chain.from_iterable(GROUPS.values())}
 

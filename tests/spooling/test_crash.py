@@ -17,6 +17,8 @@ from offloop.spool import Spool
 from offloop.spooling.store import SpoolStore
 from offloop.spooling.turn import Turn
 
+pytestmark = pytest.mark.once
+
 HERE = Path(__file__).parent.parent
 COUNT = int(os.environ.get("OFFLOOP_CRASHES", "8"))
 """How many runs with kills at random times, and system calls of each sort of run; 0: 200, and all calls."""
