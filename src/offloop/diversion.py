@@ -193,28 +193,27 @@ class Porter:
             self._divert([record for record, _ in handful], forget)
 
     def _divert(self, records: Sequence[Record], let_go: Callable[[Sequence[Record]], None]) -> None:
-        def give() -> None:
-            ledger = self._lane.ledger
-            ledger.begin()
-            let_go(records)
-            ledger.diverted += len(records)
-            ledger.end()
-
         if self.fallback is not None:
-            self.fallback.take([record.twin() for record in records], give)
+            self._hand_over(self.fallback, [record.twin() for record in records], lambda: let_go(records), dead=False)
 
     def _bury(self, letters: Sequence[tuple[Record, str | None]], let_go: Callable[[Sequence[Record]], None]) -> None:
-        records = [record for record, _ in letters]
+        if self.dead_letters is not None:
+            copies = [_letter(record, self._lane.name, why or "") for record, why in letters]
+            records = [record for record, _ in letters]
+            self._hand_over(self.dead_letters, copies, lambda: let_go(records), dead=True)
 
+    def _hand_over(self, taker: Taker, copies: Sequence[Record], let_go: Callable[[], None], *, dead: bool) -> None:
         def give() -> None:
             ledger = self._lane.ledger
             ledger.begin()
-            let_go(records)
-            ledger.dead_lettered += len(records)
+            let_go()
+            if dead:
+                ledger.dead_lettered += len(copies)
+            else:
+                ledger.diverted += len(copies)
             ledger.end()
 
-        if self.dead_letters is not None:
-            self.dead_letters.take([_letter(record, self._lane.name, why or "") for record, why in letters], give)
+        taker.take(copies, give)
 
 
 class Early(Shutdown):

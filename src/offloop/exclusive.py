@@ -24,12 +24,16 @@ class Exclusive:
         self.lock = Lock()
         self._holder = 0
 
-    def enter(self) -> bool:
-        """Whether the caller is alone from now on, until it leaves. A thread without a loop waits 10 ms at most."""
+    def enter(self, patience: float = _PATIENCE) -> bool:
+        """Whether the caller is alone from now on, until it leaves.
+
+        Args:
+            patience: Seconds that a thread without a loop waits at most.
+        """
         if self._holder == get_ident():
             return False
         if events._get_running_loop() is None:  # noqa: SLF001 - documented as "for framework developers"
-            entered = self.lock.acquire(timeout=_PATIENCE)
+            entered = self.lock.acquire(timeout=patience)
         else:
             entered = self.lock.acquire(blocking=False)
         if entered:

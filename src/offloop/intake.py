@@ -419,7 +419,7 @@ class Intake:
 
     def _fold(self) -> Counter[tuple[str, int]] | None:
         """Sum up the tally; gives all sums, None if somebody is at it."""
-        if not self._folding.enter():
+        if not self._folding.enter(patience=0.0):
             return None
         try:
             for _ in range(len(self._tally)):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from itertools import islice
 from typing import Protocol
 
@@ -26,7 +25,6 @@ from offloop.run import Run
 from offloop.shutdown import BEYOND, Shutdown
 from offloop.sink import Sink
 from offloop.stderr import Budget
-from offloop.worker import Worker
 
 __all__ = ["Awaited", "Lane"]
 
@@ -133,7 +131,7 @@ class Lane:
         """Print what is held, on this thread, since no loop will run any more."""
         if self.counts().pending:
             self._say_the_rest()
-        printing = self._printing(budget)
+        printing = Printing(self.name, self._unsaved, budget)
         printing.run()
         self._leave(printing)
 
@@ -194,7 +192,7 @@ class Lane:
         for record in records:
             if self.porter.dead_letters is None:
                 self._count_lost(record, "rejected")
-            elif not self._is_untold(record, "rejected"):
+            elif not self._drop_notice(record, "rejected"):
                 self.porter.leaving.append((record, why))
         self.ledger.end()
         self._progressed()
@@ -309,7 +307,7 @@ class Lane:
         run = self._run
         if self.porter.fallback is None or run is None or run.shutdown.over or self.porter.has_ended(run):
             self._count_lost(record, reason)
-        elif not self._is_untold(record, reason):
+        elif not self._drop_notice(record, reason):
             self.porter.leaving.append((record, None))
 
     # -- where the records are: in memory here, on disk too in a spooled lane ----------------------------------------
@@ -335,12 +333,12 @@ class Lane:
 
     def _count_lost(self, record: Record, reason: str) -> None:
         """Count a record as dropped, and note it for the next notice."""
-        if not self._is_untold(record, reason):
+        if not self._drop_notice(record, reason):
             self.ledger.drop(reason, record.levelno)
             self.losses.note(reason, record.levelno)
 
-    def _is_untold(self, record: Record, reason: str) -> bool:
-        """Whether it is a notice of ours: that is dropped, and no loss to tell of, but what it said is."""
+    def _drop_notice(self, record: Record, reason: str) -> bool:
+        """Drop it if it is a notice of ours, which is no loss to tell of, but what it said is; False if it is none."""
         if not self.losses.untold(record):
             return False
         self.ledger.drop(reason, record.levelno)
@@ -420,7 +418,7 @@ class Lane:
         self._say_the_rest()
         printing = self._printing(run.budget)
         # Beside the closing: the time that a hung sink may cost beyond the deadline is for both.
-        printed = _begin_to_print(run.printer, printing)
+        printed = printing.begin(run.printer)
         await delivery.close(min(self.sink.send_timeout, run.shutdown.remaining), run.shutdown.hold)
         if printed is not None:
             await run.shutdown.hold(printed, beyond=BEYOND)
@@ -438,7 +436,7 @@ class Lane:
             return
         limit = self.sink.batching.max_records
         await self._gather(run)
-        await render(list(islice(self.backlog.waiting, limit)), run.renderer, self._deadline.hold)
+        await render(islice(self.backlog.waiting, limit), run.renderer, self._deadline.hold)
         self._announce(limit)
         batch = await pack(self.sink, self.backlog, self.ledger, self.siblings, run)
         if batch:
@@ -449,9 +447,13 @@ class Lane:
         return all(giver.porter.has_ended(run) for giver in self.givers)
 
     def _printing(self, budget: Budget) -> Printing:
-        """What is held, to be printed."""
-        leaving = (record for record, _ in self.porter.leaving)
-        return Printing(self.name, [*leaving, *self.backlog], budget)
+        """What is held, to be printed at the deadline."""
+        return Printing(self.name, self._unsaved, budget)
+
+    @property
+    def _unsaved(self) -> list[Record]:
+        """What is in memory alone."""
+        return [*(record for record, _ in self.porter.leaving), *self.backlog]
 
     def _announce(self, limit: int) -> None:
         """Have the next batch begin with what is to be told of losses."""
@@ -504,9 +506,3 @@ class Lane:
             if left <= 0:
                 return
             await self._sleep(left)
-
-
-def _begin_to_print(printer: Worker, printing: Printing) -> asyncio.Future[None] | None:
-    with suppress(RuntimeError):  # no thread starts any more: nothing is printed, and all is counted as dropped
-        return printer.begin(printing.run) if len(printing) else None
-    return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from itertools import islice
 
@@ -23,7 +23,7 @@ __all__ = ["encode_safely", "pack", "render"]
 _RENDER_TIMEOUT = 5.0  # seconds; source files may lie on a disk that hangs
 
 
-async def render(records: Sequence[Record], renderer: Worker, hold: Hold) -> None:
+async def render(records: Iterable[Record], renderer: Worker, hold: Hold) -> None:
     """Have the tracebacks of these rendered, off the loop; rendered ones are shared with other lanes.
 
     Args:
@@ -136,8 +136,5 @@ def _render_all(records: Sequence[Record]) -> None:
     breather = Breather()
     for record in records:
         if record.exception is not None and record.exc_text is None:
-            try:
-                record.exc_text = record.exception.render()
-            except Exception:  # noqa: BLE001 - an odd exception class; the plain form says as much
-                record.exc_text = record.exception.brief()
+            record.exc_text = record.exception.text()
         breather()

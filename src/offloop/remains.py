@@ -5,6 +5,7 @@ Nothing here counts: whoever holds the records asks how many were printed.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,7 +14,7 @@ from threading import Lock
 from offloop.capture import Record
 from offloop.formatters.text import TextFormatter
 from offloop.stderr import Budget, Stderr
-from offloop.worker import Breather
+from offloop.worker import Breather, Worker
 
 __all__ = ["Printing"]
 
@@ -57,6 +58,12 @@ class Printing:
                 budget.left_bytes -= len(line)
                 breathe()
         budget.seconds = max(0.0, budget.seconds - (time.monotonic() - began))
+
+    def begin(self, printer: Worker) -> asyncio.Future[None] | None:
+        """Run in a thread from now on; None if there is nothing to print, or no thread starts any more."""
+        with suppress(RuntimeError):
+            return printer.begin(self.run) if self._records else None
+        return None
 
     def stop(self) -> Sequence[Record]:
         """From now on nothing more is printed; gives the records that were. Once."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from itertools import chain, islice
 from typing import Any
@@ -227,7 +226,7 @@ class SpooledLane(Lane):
             return self.backlog.refusal(record) is None
         limits = self.sink.buffer
         fits = self.backlog.size_bytes + record.size_bytes <= limits.max_bytes
-        return fits and len(self.backlog) < limits.max_records
+        return fits and self.backlog.bounded < limits.max_records
 
     @property
     def _is_contiguous(self) -> bool:
@@ -304,14 +303,6 @@ class SpooledLane(Lane):
         held = (record for record in chain(self.backlog, self._tail) if id(record) in ours)
         return [*(record for record, _ in self.porter.leaving), *held]
 
-    def surrender(self, budget: Budget) -> None:
-        """Print what is not on disk, on this thread, since no loop will run any more."""
-        if self.counts().pending:
-            self._say_the_rest()
-        printing = Printing(self.name, self._unsaved, budget)
-        printing.run()
-        self._leave(printing)
-
     def _leave(self, printing: Printing) -> None:
         late, self._late = self._late, None
         if late is not None:
@@ -334,7 +325,7 @@ class SpooledLane(Lane):
         self._claim, self._bell, self._tender, self._late = Claim(), None, None, None
 
     async def _close(self, run: Run) -> None:
-        if self._trouble is None and not self._disk.stuck:
+        if not self._fails:
             # What could not be told goes to disk as any other record, behind all that was offered.
             self.ledger.begin()
             for notice in self.backlog.withdraw():
@@ -350,8 +341,8 @@ class SpooledLane(Lane):
             tender.cancel()
         if not self._prints and (unsaved := self._unsaved):
             self._late = Printing(self.name, unsaved, run.budget)
-            with suppress(RuntimeError):  # no thread starts any more: nothing is printed, and all is counted as dropped
-                await run.shutdown.hold(run.printer.begin(self._late.run), beyond=_LATE)
+            if (printed := self._late.begin(run.printer)) is not None:
+                await run.shutdown.hold(printed, beyond=_LATE)
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()

@@ -127,6 +127,13 @@ class FrozenException:
             self._text = "".join(summary.format()).rstrip("\n")
         return self._text
 
+    def text(self) -> str:
+        """As `render`, or `brief` where that fails: an odd exception class. Never fails."""
+        try:
+            return self.render()
+        except Exception:  # noqa: BLE001 - the plain form says as much
+            return self.brief()
+
     def brief(self) -> str:
         """As `render`, but from memory alone: no source lines, no members of a group. Never fails."""
         lines = ["Traceback (most recent call last, without source):"]

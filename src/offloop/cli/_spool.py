@@ -22,7 +22,7 @@ from offloop.net import TLS
 from offloop.policies import Retry
 from offloop.sink import Sink
 from offloop.sinks.tcp import TCPSink
-from offloop.spooling.look import Found, SpoolError, find, look, records, take_away
+from offloop.spooling.look import Found, SpoolError, find, look, records, sink_of, take_away
 
 try:
     import typer
@@ -217,7 +217,7 @@ def _age(seconds: float) -> str:
 
 
 def _check_one_sink(paths: list[Path]) -> None:
-    sinks = sorted({path.name.partition(".")[0].rpartition("-")[0] for path in paths})
+    sinks = sorted({sink_of(path) for path in paths})
     if len(sinks) > 1:
         raise SpoolError(f"there are files of {len(sinks)} sinks ({', '.join(sinks)}): choose one with --sink NAME")
 
@@ -244,7 +244,7 @@ def _destination(tcp: str | None, framing: str, *, stdout: bool, tls: bool, ca: 
 async def _replay_all(paths: list[Path], sink: Sink, patience: float, *, alone: bool) -> list[tuple[Path, Replayed]]:
     results: list[tuple[Path, Replayed]] = []
     for path in paths:
-        with _bar(path.name) as progress:
+        with _bar(sink_of(path)) as progress:
             try:
                 result = await replay(path, sink, patience, progress)
             except SpoolError as error:
@@ -259,11 +259,11 @@ async def _replay_all(paths: list[Path], sink: Sink, patience: float, *, alone: 
 
 
 @contextmanager
-def _bar(name: str) -> Iterator[Progress]:
+def _bar(sink: str) -> Iterator[Progress]:
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(30), MofNCompleteColumn(), TimeRemainingColumn())
     with Bars(*columns, console=console, disable=not console.is_terminal) as bars:
-        bar = bars.add_task(name.partition(".")[0].rpartition("-")[0], total=None)
+        bar = bars.add_task(sink, total=None)
         yield lambda done, total: bars.update(bar, completed=done, total=total)
 
 

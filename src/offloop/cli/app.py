@@ -19,12 +19,11 @@ except ImportError as missing:
     raise MissingExtra(what="the offloop command", package=_package, extra="cli") from missing
 
 from offloop.cli import _spool
+from offloop.cli._spool import FAILED, INTERRUPTED
 
 __all__ = ["app"]
 
 LOST = 1
-FAILED = 2
-INTERRUPTED = 130
 
 app = typer.Typer(
     help="Logging off the event loop: standard loggers, an asyncio.Queue, and sinks that are awaited.",

@@ -15,7 +15,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = ["PAGE_BYTES", "Abandoned", "Damaged", "Row", "SpoolFile", "State", "is_damage", "remove", "row_of"]
+__all__ = [
+    "PAGE_BYTES",
+    "ROWS_QUERY",
+    "STATE_QUERY",
+    "Abandoned",
+    "Damaged",
+    "Row",
+    "SpoolFile",
+    "State",
+    "is_damage",
+    "remove",
+    "row_of",
+]
 
 PAGE_BYTES = 4096
 _ROWS = 400  # in one INSERT; SQLite before 3.32 takes no more than 999 values
@@ -29,6 +41,11 @@ CREATE TABLE records (id INTEGER PRIMARY KEY, level INTEGER, created REAL, crc I
 CREATE TABLE state (id INTEGER PRIMARY KEY, changes INTEGER, live INTEGER, bytes INTEGER, first INTEGER, last INTEGER,
     crc INTEGER);
 """
+
+STATE_QUERY = "SELECT changes, live, bytes, first, last, crc FROM state WHERE id=0"
+"""Gives the fields of a `State`."""
+ROWS_QUERY = "SELECT id, level, created, crc, data FROM records WHERE id > ? ORDER BY id LIMIT ?"
+"""Gives the fields of `Row`s: the next ones after an id, at most so many."""
 
 # What a forked child found open: closing it there would run a checkpoint on the parent's file.
 _inherited: list[sqlite3.Connection] = []
@@ -185,8 +202,7 @@ class SpoolFile:
 
     def after(self, id_: int, count: int) -> Iterator[Row]:
         """The next rows after an id, at most so many, damaged ones too."""
-        query = "SELECT id, level, created, crc, data FROM records WHERE id > ? ORDER BY id LIMIT ?"
-        return map(Row._make, self._connection.execute(query, (id_, count)))
+        return map(Row._make, self._connection.execute(ROWS_QUERY, (id_, count)))
 
     def bounds_after(self, id_: int, count: int) -> Sequence[tuple[int, int, float, int]]:
         """Id, level, creation time and bytes of the next rows after an id, without reading them."""
@@ -229,7 +245,7 @@ class SpoolFile:
         return state
 
     def _read_state(self, changes: int) -> State:
-        row = self._connection.execute("SELECT changes, live, bytes, first, last, crc FROM state WHERE id=0").fetchone()
+        row = self._connection.execute(STATE_QUERY).fetchone()
         state = State() if row is None else State._make(row)
         if not state.intact or state.changes < changes:
             raise Damaged(f"it has {state.changes} commits, and there were {changes}")

@@ -17,12 +17,12 @@ from urllib.parse import quote
 from offloop.capture import Record
 from offloop.errors import OffloopError
 from offloop.spooling.codec import Unreadable, unpack
-from offloop.spooling.file import Row, State, remove
+from offloop.spooling.file import ROWS_QUERY, STATE_QUERY, Row, State, remove
 from offloop.spooling.lock import SpoolLock
 from offloop.spooling.salvage import Wreck
 from offloop.spooling.store import owner_of
 
-__all__ = ["Found", "SpoolError", "find", "look", "records", "take_away"]
+__all__ = ["Found", "SpoolError", "find", "look", "records", "sink_of", "take_away"]
 
 _AT_A_TIME = 500  # rows
 _ENDINGS = (".spool", ".spool.damaged")
@@ -82,7 +82,7 @@ def find(place: Path, sink: str | None = None) -> list[Path]:
             raise SpoolError(f"{place} is not there: name a spool's directory, or a .spool file in it")
     except OSError as error:
         raise SpoolError(f"{place} can't be read: {error.strerror}") from error
-    return [path for path in paths if sink in {None, _parts(path)[0]}]
+    return [path for path in paths if sink in {None, sink_of(path)}]
 
 
 def look(path: Path) -> Found:
@@ -175,6 +175,11 @@ def take_away(path: Path) -> None:
         raise SpoolError(f"{path} can't be removed: {error.strerror}") from error
 
 
+def sink_of(path: Path) -> str:
+    """The sink's name, as far as a file's name can hold it."""
+    return _parts(path)[0]
+
+
 def lock_of(path: Path) -> Path:
     """The file that says whose it is."""
     return path.with_name(f"{path.name.partition('.spool')[0]}.lock")
@@ -226,7 +231,7 @@ def _salvaged(path: Path, state: State | None) -> Iterator[Row]:
 def _state(path: Path) -> State:
     with closing(_connected(path)) as connection:
         try:
-            row = connection.execute("SELECT changes, live, bytes, first, last, crc FROM state WHERE id=0").fetchone()
+            row = connection.execute(STATE_QUERY).fetchone()
         except UnicodeDecodeError as error:  # of SQLite's message, which quotes the file
             raise sqlite3.DatabaseError("its schema can't be read") from error
         state = State() if row is None else State._make(row)
@@ -237,11 +242,10 @@ def _state(path: Path) -> State:
 
 
 def _rows(path: Path) -> Iterator[Row]:
-    query = "SELECT id, level, created, crc, data FROM records WHERE id > ? ORDER BY id LIMIT ?"
     after, some = -(2**63), _AT_A_TIME
     while some == _AT_A_TIME:
         with closing(_connected(path)) as connection:  # anew, lest a log that is written to meanwhile can't shrink
-            rows = [Row._make(values) for values in connection.execute(query, (after, _AT_A_TIME))]
+            rows = [Row._make(values) for values in connection.execute(ROWS_QUERY, (after, _AT_A_TIME))]
         yield from rows
         some = len(rows)
         after = rows[-1].id if rows else after

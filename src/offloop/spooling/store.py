@@ -446,10 +446,7 @@ def _packed(rows: Sequence[Numbered]) -> list[Row]:
     breathe = Breather()
     for number, record in rows:
         if record.exception is not None and record.exc_text is None:
-            try:
-                record.exc_text = record.exception.render()
-            except Exception:  # noqa: BLE001 - an odd exception class; the plain form says as much
-                record.exc_text = record.exception.brief()
+            record.exc_text = record.exception.text()
         # A filter may have left anything there.
         level = record.levelno if isinstance(record.levelno, int) else _NOTSET
         created = record.created if isinstance(record.created, float) else time.time()
