@@ -458,7 +458,7 @@ async def test_at_a_deadline_notices_are_printed(log: logging.Logger, capsys: py
     assert (counts.notices, counts.dropped["overflow"]) == (1, {"INFO": 6})
     # A busy machine may have no time to print.
     assert counts.printed + counts.lost == 11
-    assert ("WARNING offloop.loss: 6 records were lost" in capsys.readouterr().err) is (counts.printed == 5)
+    assert ("WARNING offloop.loss: 6 records were lost" in capsys.readouterr().err) is (counts.printed > 0)
     sink.heal()
     async with pipeline:
         say(log, 10, 12)
