@@ -19,9 +19,9 @@ TO_COLLECTOR = "listener = QueueListener(queue, TCPSink('127.0.0.1', port), shut
 TO_NOBODY = "listener = QueueListener(queue, TCPSink('127.0.0.1', 9, name='nobody'), shutdown_timeout=0.2)\n"
 
 
-def given_up(stats: dict[str, Any]) -> int:
+def given_up(stats: dict[str, Any], sink: str) -> int:
     """What was printed, or not even that, for the sink or before it was routed."""
-    places = stats["nobody"], stats["intake"]
+    places = stats[sink], stats["intake"]
     return sum(counts["printed"] + sum(counts["dropped"].get("shutdown", {}).values()) for counts in places)
 
 
@@ -150,11 +150,13 @@ async def test_slow_plain_handler_at_exit(tmp_path: Path) -> None:
             log.info("%d", number)
     """
     running = await ended(tmp_path, source)
-    counts = told(running.text)[0]["Slow"]
+    (stats,) = told(running.text)
+    counts = stats["Slow"]
     assert counts["delivered"] <= 20
     lines = printed(running.trouble, "Slow")
     assert lines == [str(counts["delivered"] + number) for number in range(counts["printed"])]
-    assert counts["delivered"] + counts["printed"] + sum(counts["dropped"].get("shutdown", {}).values()) == 200
+    # Where no thread starts any more the handler holds up the loop at exit, and what is not routed by then never is.
+    assert counts["delivered"] + given_up(stats, "Slow") == 200
 
 
 async def test_unreachable_collector_at_exit(tmp_path: Path) -> None:
@@ -205,7 +207,7 @@ def test_full_stderr(tmp_path: Path) -> None:
     (stats,) = told(output)
     count = stats["nobody"]["printed"]
     assert 0 < count < 3_000
-    assert given_up(stats) == 3_000
+    assert given_up(stats, "nobody") == 3_000
     assert len(printed(errors, "nobody")) in {count, count + 1}  # one may be cut off
 
 
@@ -216,7 +218,7 @@ async def test_what_is_printed_has_a_bound(tmp_path: Path) -> None:
     (stats,) = told(running.text)
     assert len(running.errors) < 1024 * 1024 + 1_000
     assert stats["nobody"]["printed"] == len(printed(running.trouble, "nobody")) > 0
-    assert given_up(stats) == 300
+    assert given_up(stats, "nobody") == 300
 
 
 @pytest.mark.parametrize(
