@@ -149,7 +149,8 @@ def nightly(session: nox.Session) -> None:
     """
     session.install("-e.[all]", *group("test"))
     env = {"OFFLOOP_CRASHES": "0"}
-    session.run("pytest", "-rP", "tests/test_spool_crash.py", "tests/test_spool_flips.py", *session.posargs, env=env)
+    tests = ["tests/spooling/test_crash.py", "tests/spooling/test_flips.py"]
+    session.run("pytest", "-rP", "-n", "2", *tests, *session.posargs, env=env)
     session.run("python", "tests/machine.py", "--examples", "100000", "--spooled", "10000", "--seconds", "3600")
 
 
