@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import shutil
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -172,7 +173,7 @@ async def test_nothing_is_shed_where_there_is_a_disk(log: logging.Logger, tmp_pa
 
 
 FULL = """
-import asyncio, json, logging, resource, sys
+import asyncio, json, logging, os, resource, sys
 from offloop import Buffer, Pipeline, Retry, Spool, TemporaryFailure
 from offloop.testing import FaultySink
 
@@ -183,7 +184,8 @@ async def main():
     pipeline = Pipeline(sink, logger=log, level="INFO", spool=Spool(sys.argv[1], when=sys.argv[2]))
     counts = lambda: pipeline.stats().sinks["sink"]
     async with pipeline:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+        if not sys.argv[3:]:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
         while "spool: " not in (counts().error or "") and not counts().lost:
             log.info("n %s", "x" * 1_000)
             await asyncio.sleep(0)
@@ -192,7 +194,10 @@ async def main():
             log.info("n %s", "x" * 1_000)
         while not counts().lost:
             await asyncio.sleep(0.001)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        if sys.argv[3:]:
+            os.unlink(sys.argv[3])
+        else:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         sink.heal()
         while counts().spooled or counts().pending:
             await asyncio.sleep(0.01)
@@ -204,14 +209,43 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("when", ["outage", "always"])
-async def test_full_disk_is_no_exception(tmp_path: Path, when: str) -> None:
-    """What no longer fits is counted, what was stored is delivered, and the application notices nothing."""
-    program = tmp_path / "program.py"
+async def fill(folder: Path, *arguments: object) -> None:
+    program = folder / "program.py"
     program.write_text(FULL)
-    async with python(program, tmp_path / "spool", when) as running:
+    async with python(program, *arguments) as running:
         assert await running.end() == 0
     assert set(eval(running.text)) <= {"shed", "overflow"}
     assert "Traceback" not in running.trouble
     assert "the spool of sink sink fails" in running.trouble
+
+
+@pytest.mark.parametrize("when", ["outage", "always"])
+async def test_file_that_may_not_grow_is_no_exception(tmp_path: Path, when: str) -> None:
+    """What no longer fits is counted, what was stored is delivered, and the application notices nothing."""
+    await fill(tmp_path, tmp_path / "spool", when)
     assert list((tmp_path / "spool").iterdir()) == []
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one MiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = shutil.which("mount")
+    if mount is None or os.geteuid() != 0:
+        pytest.skip("only root can mount a small file system")
+    told = subprocess.run([mount, "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], capture_output=True, check=False)
+    if told.returncode:
+        pytest.skip(f"no small file system: {told.stderr.decode().strip()}")
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+@pytest.mark.parametrize("room", [0, 300_000])
+@pytest.mark.parametrize("when", ["outage", "always"])
+async def test_full_disk_is_no_exception(tmp_path: Path, small_disk: Path, when: str, room: int) -> None:
+    """The same on a disk that is full, soon or from the start, until somebody else's file is removed."""
+    other = small_disk / "other"
+    other.write_bytes(bytes(1024 * 1024 - room))
+    await fill(tmp_path, small_disk / "spool", when, other)
+    assert list((small_disk / "spool").iterdir()) == []

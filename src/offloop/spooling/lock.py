@@ -38,6 +38,9 @@ class SpoolLock:
             same = os.path.samestat(os.fstat(descriptor), path.stat())
         except (BlockingIOError, FileNotFoundError):
             same = False
+        except BaseException:
+            _close(descriptor)
+            raise
         if not same:
             _close(descriptor)
             return None
@@ -64,11 +67,13 @@ class SpoolLock:
 
     def release(self, *, remove: bool) -> None:
         """Give it up; remove the file first if what it stood for is gone. Idempotent."""
-        if self._descriptor in _held and self._pid == os.getpid():
-            if remove:
-                self.path.unlink(missing_ok=True)
-            _close(self._descriptor)
-        self._descriptor = -1
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor in _held and self._pid == os.getpid():
+            try:
+                if remove:
+                    self.path.unlink(missing_ok=True)
+            finally:
+                _close(descriptor)
 
 
 def _close(descriptor: int) -> None:

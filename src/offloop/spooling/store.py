@@ -284,10 +284,15 @@ class SpoolStore:
             lock = SpoolLock.take(self._spool.path / f"{name}.lock")
             if lock is not None:
                 break
+        path = self._spool.path / f"{name}.spool"
         try:
-            return SpoolFile(self._spool.path / f"{name}.spool", durable=self._spool.durable), lock
+            return SpoolFile(path, durable=self._spool.durable), lock
         except BaseException:
-            lock.release(remove=False)
+            # A disk that is full is asked again and again: each attempt would leave its files.
+            with suppress(OSError):
+                remove(path)
+            with suppress(OSError):
+                lock.release(remove=True)
             raise
 
     def _keep_on_disk(self, member: _Member) -> None:
