@@ -62,6 +62,9 @@ class Known:
         self.received = bytearray(b"\0" * NUMBERS)
         self.acked = array("f", bytes(4 * NUMBERS))
         """When it was taken, in seconds since the start; 0: it was not."""
+        self.notices = 0
+        self.told = Counter[str]()
+        """Losses that notices told of, by place."""
 
     @classmethod
     def size_bytes(cls) -> int:
@@ -76,9 +79,17 @@ class Known:
     def took(self, batch: Batch) -> None:
         now = time.monotonic() - BEGAN
         for record in batch.records:
+            if record.name == "offloop.loss":
+                self._hear(record)
+                continue
             number = record.number  # type: ignore[attr-defined]
             assert not self.acked[number], f"{number} was taken twice"
             self.acked[number] = now
+
+    def _hear(self, record: Any) -> None:
+        self.notices += 1
+        self.told[record.sink] += sum(sum(levels.values()) for levels in record.lost.values())
+        print(f"{time.monotonic() - BEGAN:7.1f} s, notice: {record.getMessage()}", flush=True)
 
 
 class Collector:
@@ -401,6 +412,9 @@ class Soak:
             "delivered": counts.delivered,
             "filtered": counts.filtered,
             "dropped": _plain(counts.dropped),
+            "notices": counts.notices,
+            "notices_taken": known.notices,
+            "told": dict(known.told),
             "left": counts.pending + counts.spooled + counts.printed,
             "acknowledged": sum(map(bool, known.acked)),
             "arrived": sum(map(bool, known.received)),
@@ -429,9 +443,13 @@ class Soak:
         for name, found in result["sinks"].items():
             counts = stats.sinks[name]
             self._expect(found["left"] == 0, f"{name}: something is left")
-            self._expect(found["acknowledged"] == counts.delivered, f"{name}: delivered is not what was taken")
+            taken = found["acknowledged"] + found["notices_taken"]
+            self._expect(taken == counts.delivered, f"{name}: delivered is not what was taken")
             gone = stats.intake.lost + counts.lost + counts.filtered
-            self._expect(logged == found["acknowledged"] + gone, f"{name}: a number has no fate")
+            self._expect(logged + counts.notices == taken + gone, f"{name}: a number has no fate")
+            # A notice that is lost is counted, and tells nothing; what it would have told, the next one does.
+            silent = counts.notices - found["notices_taken"]
+            self._expect(found["told"].get(name, 0) == counts.lost - silent, f"{name}: its notices told something else")
             self._expect(not found["acknowledged_and_lost_otherwise"], f"{name}: lost without a reset")
             self._expect(found["arrived_again"] <= found["connections"] * 500, f"{name}: too many arrived again")
             self._expect(min(found["faults"].values()) > 0, f"{name}: a fault did not occur")
