@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import _sqlite3
+import ctypes
 import logging
 import os
 import stat
@@ -97,6 +99,23 @@ def test_what_others_left_comes_before_what_is_stored(tmp_path: Path) -> None:
     out = store.exchange(Turn(rows=numbered(20, 30)))
     assert (out.unread, out.lost) == (30, [])
     assert read_all(store) == said(0, 30)
+    store.close()
+
+
+def test_memory_is_given_back(tmp_path: Path) -> None:
+    """SQLite keeps nothing of what went through, however many records came at once."""
+    used = getattr(ctypes.CDLL(_sqlite3.__file__), "sqlite3_memory_used", None)
+    if used is None:
+        pytest.skip("SQLite is linked into Python, where it can't be asked")
+    used.restype = ctypes.c_int64
+    store = opened(tmp_path)
+    taken = list[int]()
+    for count in range(1, 60):
+        rows = numbered(0, count, pad="x" * 5_000)
+        store.exchange(Turn(rows=rows))
+        store.exchange(Turn(settled=[number for number, _ in rows]))
+        taken.append(used())
+    assert max(taken) - taken[0] < 4_000_000
     store.close()
 
 

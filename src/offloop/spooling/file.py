@@ -150,8 +150,11 @@ class SpoolFile:
         self._pid = os.getpid()
         with suppress(FileExistsError):
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
-        # The thread is the spool's own; at exit, when no thread can be started, it is whoever ends.
-        self._connection = sqlite3.connect(path, timeout=2.0, isolation_level=None, check_same_thread=False)
+        # The thread is the spool's own; at exit, when no thread can be started, it is whoever ends. A statement that is
+        # kept for the next time keeps the records it was given last, and there is one for each number of rows.
+        self._connection = sqlite3.connect(
+            path, timeout=2.0, isolation_level=None, check_same_thread=False, cached_statements=0
+        )
         try:
             self._connection.text_factory = bytes
             self.state = self._made() if changes is None else self._read_state(changes)
