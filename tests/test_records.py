@@ -14,24 +14,22 @@ import string
 import subprocess
 import sys
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from io import StringIO
 from logging.handlers import SocketHandler
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from offloop import Buffer, ConfigError, JSONFormatter, Pipeline, PipelineInUse, QueueHandler, TextFormatter, records
+from offloop import ConfigError, JSONFormatter, Pipeline, QueueHandler, TextFormatter, records
 from offloop.capture import Record, capture, extras, restore
 from offloop.framing import PickleFormatter
-from offloop.handler import QueueHandler as Handler
 from offloop.intake import OwnQueue
 from offloop.records import FastRecord, fields_of
 from offloop.spooling.codec import pack, unpack
@@ -46,7 +44,7 @@ NOW = 1_677_903_920_999_998_503
 def pair(*inputs: Any, now: int = NOW, **more: Any) -> tuple[logging.LogRecord, logging.LogRecord]:
     """A standard record and a fast one, made at the same moment of the same."""
     given = inputs or INPUTS
-    with mock.patch("time.time_ns", lambda: now), mock.patch("time.time", lambda: now / 1e9):
+    with mock.patch("time.time_ns", return_value=now), mock.patch("time.time", return_value=now / 1e9):
         return logging.LogRecord(*given, **more), FastRecord(*given, **more)
 
 
@@ -130,11 +128,13 @@ def test_a_sole_mapping_is_the_arguments(argument: object) -> None:
 
 def test_keywords_are_the_standard_ones() -> None:
     """Those it does not know are ignored, as ever; a level that can't be hashed is refused alike."""
-    named = dict(zip(("name", "level", "pathname", "lineno", "msg", "args", "exc_info"), INPUTS, strict=False))
+    named: dict[str, Any] = dict(
+        zip(("name", "level", "pathname", "lineno", "msg", "args", "exc_info"), INPUTS, strict=False)
+    )
     assert same(*pair(*named.values(), func="f", sinfo="s", unknown=1))
     for factory in (logging.LogRecord, FastRecord):
         with pytest.raises(TypeError):
-            factory(**{**named, "level": []})
+            factory(**{**named, "level": cast("Any", [])})
 
 
 @pytest.mark.parametrize("switch", ["logThreads", "logProcesses", "logMultiprocessing", "logAsyncioTasks"])
@@ -189,7 +189,7 @@ def test_thread_whose_class_names_it() -> None:
     """A class attribute in place of the property is the name."""
 
     class Named(threading.Thread):
-        name = "by class"  # type: ignore[assignment]  # pyright: ignore
+        name = "by class"  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
 
         def run(self) -> None:
             self.made = pair()
@@ -299,7 +299,7 @@ def test_copy(copied: Callable[[Any], Any], *, looked_at: bool) -> None:
     other.msg = "changed"
     assert fast.msg == "hello %s"
     assert copied(pair()[0]).__getstate__() == copied(pair()[1]).__getstate__()
-    assert FastRecord(*INPUTS).__getstate__().keys() == set(NAMES)  # type: ignore[attr-defined]  # pyright: ignore
+    assert set(cast("Any", FastRecord(*INPUTS)).__getstate__()) == set(NAMES)
 
 
 def test_made_of_a_dictionary(installed: None) -> None:
@@ -363,6 +363,7 @@ def test_reader_that_another_thread_overtakes() -> None:
 
 def test_exception_is_let_go() -> None:
     """Who sets `exc_info` to None, as the standard `QueueHandler` does, holds nothing any more."""
+
     class Failure(Exception):
         pass
 
@@ -440,7 +441,7 @@ async def test_sinks_see_what_they_always_saw(log: logging.Logger) -> None:
 async def test_quick_way_shares_what_was_noted(log: logging.Logger, installed: None) -> None:
     """Nothing is copied for the queue, and what another handler does to the record does not reach it."""
     queue = OwnQueue(10)
-    handler = Handler(queue)
+    handler = QueueHandler(queue)
     record = log.makeRecord(*INPUTS)
     noted = fields_of(record)
     assert handler.handle(record)
@@ -599,7 +600,9 @@ def test_opentelemetry() -> None:
     """Time, severity, body and attributes."""
     module = pytest.importorskip("opentelemetry.instrumentation.logging.handler")
     sdk = pytest.importorskip("opentelemetry.sdk._logs")
-    handler = module.LoggingHandler(logger_provider=sdk.LoggerProvider(shutdown_on_exit=False), log_code_attributes=True)
+    handler = module.LoggingHandler(
+        logger_provider=sdk.LoggerProvider(shutdown_on_exit=False), log_code_attributes=True
+    )
 
     def shown(record: logging.LogRecord) -> tuple[object, ...]:
         made = handler._translate(record)

@@ -126,7 +126,7 @@ class Record(Noted):
 
 
 class _LazyRecord(Lazy, Record):
-    """What came as the fields of a `FastRecord`, shared with whoever else has them: it becomes a `Record` if need be."""
+    """What came as the fields of a `FastRecord`, shared with whoever has them too: a `Record` once it is looked at."""
 
     __slots__ = ()
     places: ClassVar[frozenset[str]] = frozenset(Record.__slots__)
@@ -177,7 +177,7 @@ def restore(snapshot: Snapshot | Fields | LogRecord) -> Record:
     Raises:
         Exception: It is none of these.
     """
-    if type(snapshot) is tuple:
+    if isinstance(snapshot, tuple):
         return _of_fields(snapshot, _size_of_fields(snapshot))
     if isinstance(snapshot, LogRecord):
         snapshot = capture(snapshot)
@@ -186,7 +186,7 @@ def restore(snapshot: Snapshot | Fields | LogRecord) -> Record:
     template, exception = snapshot.pop(_KEY, None) or (None, None)
     record = Record.__new__(Record)
     record.__dict__ = snapshot
-    record._fields = None  # noqa: SLF001 - ours
+    record._fields = None
     record._template = template  # noqa: SLF001 - ours
     record.exception = exception
     record.encodings = None
@@ -196,7 +196,7 @@ def restore(snapshot: Snapshot | Fields | LogRecord) -> Record:
 
 def _of_fields(fields: Fields, size_bytes: int) -> Record:
     record = Record.__new__(Record)
-    record._fields = fields  # noqa: SLF001 - ours
+    record._fields = fields
     record._template = record.exception = record.encodings = None  # noqa: SLF001 - ours
     record.size_bytes = size_bytes
     record.__class__ = _LazyRecord

@@ -206,7 +206,7 @@ def _is_plain(cls: type[QueueHandler]) -> bool:
     return all(getattr(cls, step) is getattr(QueueHandler, step) for step in steps)
 
 
-def _fast_handle(handler: QueueHandler) -> Callable[[logging.LogRecord], bool]:
+def _fast_handle(handler: QueueHandler) -> Callable[[logging.LogRecord], bool]:  # noqa: C901 - two closures, each a row of tests
     """`handle` for the common record on the listener's own thread, as a closure: no lock, few attributes looked up.
 
     A record goes the careful way (`QueueHandler._handle`) where anything is out of the ordinary: a filter, a formatter,
@@ -263,7 +263,7 @@ def _fast_handle(handler: QueueHandler) -> Callable[[logging.LogRecord], bool]:
 
     def handle_fast(record: FastRecord) -> bool:
         # The same, but that there is nothing to copy: what was noted of the record is never changed.
-        fields: Fields = record._fields  # type: ignore[assignment]  # pyright: ignore  # noqa: SLF001 - ours
+        fields: Fields = record._fields  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
         try:
             arguments: tuple[object, ...] = fields[ARGS]
             if type(arguments) is not tuple:

@@ -35,7 +35,7 @@ class Pipeline:
         listener: The listener.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - keywords, each a choice of its own
         self,
         *sinks: Destination,
         logger: logging.Logger | str | None = None,

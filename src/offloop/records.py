@@ -86,7 +86,7 @@ class Lazy:
     places: ClassVar[frozenset[str]] = frozenset()
     """Attributes that have a place of their own: to set them changes nothing of what was noted."""
 
-    __dict__ = property(lambda self: _filled(self))  # type: ignore[assignment]  # pyright: ignore
+    __dict__ = property(lambda self: _filled(self))  # pyright: ignore[reportAssignmentType]  # noqa: PLW0108 - it stands below
 
     def __setattr__(self, name: str, value: object) -> None:
         if name not in self.places:
@@ -120,7 +120,7 @@ class _FilledRecord(Noted):
 
 
 class FastRecord(Lazy, Noted):
-    """A `LogRecord` that costs a third, for `logging.setLogRecordFactory`, or by `install` or `Pipeline(fast_records=True)`.
+    """A `LogRecord` that costs a third, for `logging.setLogRecordFactory`; `install` and `Pipeline` do that.
 
     It has every attribute that the standard class gives, with the values of the moment of its creation: whatever is
     worked out later comes from what was noted then. `isinstance`, `vars`, formats, `makeLogRecord` see no difference.
@@ -132,7 +132,7 @@ class FastRecord(Lazy, Noted):
 
     __slots__ = ()
 
-    def __init__(  # noqa: PLR0913 - the standard signature
+    def __init__(  # noqa: PLR0913, PLR0917 - the standard signature; calls cost more than lines
         self,
         name: str,
         level: int,
@@ -162,13 +162,10 @@ class FastRecord(Lazy, Noted):
                 thread_name = threading.current_thread().name
         if logging.logMultiprocessing:
             processes = sys.modules.get("multiprocessing.process")
-            if processes is None:
-                process_name = "MainProcess"
-            else:
-                process_name = _process_name(processes)
+            process_name = "MainProcess" if processes is None else _process_name(processes)
         if logging.logProcesses:
             process = _pid
-        if _HAS_TASKS and logging.logAsyncioTasks:  # type: ignore[attr-defined,unused-ignore]  # pyright: ignore
+        if _HAS_TASKS and logging.logAsyncioTasks:  # type: ignore[attr-defined,unused-ignore]
             # Asked of the loop: without one `current_task` raises, which costs more than all the rest.
             loop = asyncio._get_running_loop()  # noqa: SLF001 - documented as "for framework developers"
             if loop is not None:
@@ -194,7 +191,7 @@ ordinary_of: dict[type, type[LogRecord]] = {FastRecord: _FilledRecord}
 
 def fields_of(record: Any) -> Fields | None:
     """What was noted of the record, if that is all there is: nothing was changed, nothing was added."""
-    return record._fields if isinstance(record, Lazy) else None  # type: ignore[attr-defined]  # pyright: ignore  # noqa: SLF001 - ours
+    return record._fields if isinstance(record, Lazy) else None  # type: ignore[attr-defined]
 
 
 def attributes_of(record: LogRecord) -> dict[str, Any]:
@@ -249,14 +246,14 @@ def created_of(fields: Fields) -> float:
 
 def _filled(record: Any) -> dict[str, Any]:
     """Make an ordinary record of a lazy one; gives its dictionary. Two threads may do so at once."""
-    fields = record._fields  # noqa: SLF001 - ours
+    fields = record._fields
     if fields is not None:
         whole = attributes(fields)
         # No thread switch between these two: who comes second must not undo what was set after the first.
-        if record._fields is not None:  # noqa: SLF001 - ours
+        if record._fields is not None:
             _put_dict(record, whole)
         _note(record, None)  # it may hold a traceback
-    ordinary = ordinary_of.get(type(record))
+    ordinary = ordinary_of.get(cast("type[LogRecord]", type(record)))
     if ordinary is not None:
         object.__setattr__(record, "__class__", ordinary)
     return _dict_of(record)
@@ -267,7 +264,7 @@ def _reader(index: int) -> property:
 
     def read(record: Noted) -> object:
         try:
-            return record._fields[index]  # type: ignore[index]  # pyright: ignore  # noqa: SLF001 - ours
+            return record._fields[index]  # type: ignore[index]
         except TypeError:  # another thread looked at it meanwhile
             return _dict_of(record)[name]
 
@@ -279,17 +276,17 @@ def _finder(name: str) -> property:
 
 
 def _read_created(record: Noted) -> object:
-    fields = record._fields  # noqa: SLF001 - ours
+    fields = record._fields
     return _dict_of(record)["created"] if fields is None else created_of(fields)
 
 
 for _name in _STANDARD:
     setattr(Lazy, _name, _reader(_NAMES.index(_name)) if _name in _NAMES else _finder(_name))
-Lazy.created = property(_read_created)  # type: ignore[attr-defined]  # pyright: ignore
-Lazy.exc_text = property(lambda record: None if record._fields else _dict_of(record)["exc_text"])  # type: ignore[attr-defined]  # pyright: ignore
+Lazy.created = property(_read_created)  # type: ignore[attr-defined]
+Lazy.exc_text = property(lambda record: None if record._fields else _dict_of(record)["exc_text"])  # type: ignore[attr-defined]
 
 
-def _process_name(processes: Any) -> object:
+def _process_name(processes: Any) -> Any:
     try:
         return processes._current_process._name  # noqa: SLF001 - `current_process().name` is two calls
     except Exception:  # noqa: BLE001 - it is being imported at this moment
@@ -316,7 +313,7 @@ def _file(pathname: Any) -> tuple[Any, str]:
 
 def _times(now: Any) -> tuple[float, float, float]:
     """`created`, `msecs`, `relativeCreated`, by the arithmetic of this Python."""
-    start = logging._startTime  # type: ignore[attr-defined]  # noqa: SLF001
+    start = cast("Any", logging)._startTime  # noqa: SLF001
     if not _IN_NS:
         return now, int((now - int(now)) * 1000) + 0.0, (now - start) * 1000
     created, msecs = now / 1e9, now % 1_000_000_000 // 1_000_000 + 0.0
@@ -356,7 +353,7 @@ def install() -> None:
             )
             raise ConfigError(msg)
         if current is LogRecord or not _users:
-            _found = cast("Callable[..., LogRecord]", current)
+            _found = current
             logging.setLogRecordFactory(FastRecord)
         _users += 1
 
