@@ -12,8 +12,9 @@ import sys
 from collections.abc import Mapping
 from contextvars import ContextVar
 from logging import NOTSET, LogRecord, makeLogRecord
-from typing import Any, SupportsIndex, cast
+from typing import Any, ClassVar, SupportsIndex, cast
 
+from offloop.records import ARGS, MSG, STACK_INFO, Fields, Lazy, Noted, attributes_of, fields_of, ordinary_of
 from offloop.tracebacks import FrozenException, freeze
 
 __all__ = [
@@ -67,7 +68,7 @@ _LEARNED = {
 _BASE_BYTES = 1_200
 
 
-class Record(LogRecord):
+class Record(Noted):
     """A record on the sinks' side: all the caller's had, plus what was frozen. Shared by reference: don't change it.
 
     Attributes:
@@ -100,6 +101,7 @@ class Record(LogRecord):
         """A copy whose attributes can be changed without a change to this one."""
         record = Record.__new__(Record)
         record.__dict__ = self.__dict__.copy()
+        record._fields = None
         record._template = self._template  # noqa: SLF001 - ours
         record.exception = self.exception
         record.size_bytes = self.size_bytes
@@ -123,6 +125,29 @@ class Record(LogRecord):
         return self.__reduce__()
 
 
+class _LazyRecord(Lazy, Record):
+    """What came as the fields of a `FastRecord`, shared with whoever has them too: a `Record` once it is looked at."""
+
+    __slots__ = ()
+    places: ClassVar[frozenset[str]] = frozenset(Record.__slots__)
+
+    def getMessage(self) -> str:  # noqa: N802 - the standard library's name
+        fields = self._fields
+        if fields is None:
+            return Record.getMessage(self)
+        try:
+            return cast("str", fields[MSG] % fields[ARGS] if fields[ARGS] else fields[MSG])
+        except Exception as error:  # noqa: BLE001 - the text says so
+            return _unrendered(self, error)
+
+    def twin(self) -> Record:
+        fields = self._fields
+        return Record.twin(self) if fields is None else _of_fields(fields, self.size_bytes)
+
+
+ordinary_of[_LazyRecord] = Record
+
+
 def capture(record: LogRecord, context: Mapping[str, ContextVar[Any]] | None = None) -> Snapshot:
     """A snapshot of the record that no later change reaches.
 
@@ -130,7 +155,7 @@ def capture(record: LogRecord, context: Mapping[str, ContextVar[Any]] | None = N
         record: Any `LogRecord`; it is left as it is.
         context: Attribute name to context variable; each that is set is stored as if it had been given as `extra`.
     """
-    snapshot = record.__dict__.copy()
+    snapshot = attributes_of(record)
     template = _fix_message(record, snapshot)
     exception = _fix_exception(snapshot)
     if len(snapshot) > PLAIN_LENGTH:
@@ -143,12 +168,17 @@ def capture(record: LogRecord, context: Mapping[str, ContextVar[Any]] | None = N
     return snapshot
 
 
-def restore(snapshot: Snapshot | LogRecord) -> Record:
+def restore(snapshot: Snapshot | Fields | LogRecord) -> Record:
     """The record a snapshot stands for. A `LogRecord` that someone else put on the queue is captured now.
 
+    Args:
+        snapshot: What `capture` gave, or the fields of a `FastRecord` whose message and arguments may wait.
+
     Raises:
-        Exception: It is neither.
+        Exception: It is none of these.
     """
+    if isinstance(snapshot, tuple):
+        return _of_fields(snapshot, _size_of_fields(snapshot))
     if isinstance(snapshot, LogRecord):
         snapshot = capture(snapshot)
         if not isinstance(snapshot.get("levelno"), int):
@@ -156,6 +186,7 @@ def restore(snapshot: Snapshot | LogRecord) -> Record:
     template, exception = snapshot.pop(_KEY, None) or (None, None)
     record = Record.__new__(Record)
     record.__dict__ = snapshot
+    record._fields = None
     record._template = template  # noqa: SLF001 - ours
     record.exception = exception
     record.encodings = None
@@ -163,8 +194,19 @@ def restore(snapshot: Snapshot | LogRecord) -> Record:
     return record
 
 
+def _of_fields(fields: Fields, size_bytes: int) -> Record:
+    record = Record.__new__(Record)
+    record._fields = fields
+    record._template = record.exception = record.encodings = None  # noqa: SLF001 - ours
+    record.size_bytes = size_bytes
+    record.__class__ = _LazyRecord
+    return record
+
+
 def extras(record: LogRecord) -> dict[str, Any]:
     """What the caller gave as `extra` (and the captured context), without the standard attributes."""
+    if fields_of(record) is not None:
+        return {}
     attributes = record.__dict__
     if len(attributes) <= PLAIN_LENGTH:
         return {}
@@ -324,6 +366,15 @@ def _size(snapshot: Snapshot, exception: FrozenException | None) -> int:
         size += len(stack)
     if exception is not None:
         size += exception.size_bytes
+    return size
+
+
+def _size_of_fields(fields: Fields) -> int:
+    size: int = _BASE_BYTES + len(fields[MSG])
+    if fields[ARGS]:
+        size += _weight(fields[ARGS], 0)
+    if fields[STACK_INFO] is not None:
+        size += len(fields[STACK_INFO])
     return size
 
 

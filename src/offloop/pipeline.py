@@ -6,6 +6,7 @@ import logging
 from types import TracebackType
 from typing import Self, get_args
 
+from offloop import records
 from offloop.errors import ConfigError, PipelineInUse
 from offloop.handler import Context, QueueHandler
 from offloop.intake import OwnQueue
@@ -34,7 +35,7 @@ class Pipeline:
         listener: The listener.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - keywords, each a choice of its own
         self,
         *sinks: Destination,
         logger: logging.Logger | str | None = None,
@@ -45,6 +46,7 @@ class Pipeline:
         fallback: Destination | None = None,
         shutdown_timeout: float = 5.0,
         context: Context | None = None,
+        fast_records: bool = False,
     ) -> None:
         """Prepare; nothing is attached and nothing runs before it is entered.
 
@@ -61,6 +63,9 @@ class Pipeline:
             fallback: What each sink falls back on that has no `fallback` of its own: see `QueueListener`.
             shutdown_timeout: Seconds that leaving takes at most, plus 0.1.
             context: Context variables to take along: see `QueueHandler`.
+            fast_records: While the pipeline is entered, have every logger of the process make
+                `offloop.records.FastRecord`s: they cost a third, and show what a `LogRecord` shows. Entering raises
+                `ConfigError` where the application has installed a record factory of its own.
 
         Raises:
             ConfigError: A value is out of its limits.
@@ -71,6 +76,11 @@ class Pipeline:
             msg = f"Pipeline: logger must be a logging.Logger, its name or None, got {logger!r}"
             raise ConfigError(msg)
         self._logger = logger if isinstance(logger, logging.Logger) else logging.getLogger(logger)
+        if not isinstance(fast_records, bool):
+            msg = f"Pipeline: fast_records must be True or False, got {fast_records!r}"
+            raise ConfigError(msg)
+        self._fast_records = fast_records
+        self._installed = False
         self._level = None if level is None else _checked_level(level)
         self._level_before: int | None = None
         if spool is not None:
@@ -91,10 +101,16 @@ class Pipeline:
         Raises:
             RuntimeError: No event loop runs in this thread.
             PipelineInUse: It is running in another event loop.
+            ConfigError: `fast_records`, and another record factory than the standard one is installed.
         """
         if not self.listener.running:
             self._entered = 0
-            self.listener.start()
+            self._install()
+            try:
+                self.listener.start()
+            except BaseException:
+                self._uninstall()
+                raise
         elif not self.listener.runs_here:
             msg = (
                 "the pipeline is already entered in another event loop: leave it there first, or make one for each loop"
@@ -154,6 +170,16 @@ class Pipeline:
         names = ", ".join(self.stats().sinks)
         return f"<{type(self).__name__} {state} on logger {self._logger.name!r} to {names or 'no sink'}>"
 
+    def _install(self) -> None:
+        if self._fast_records and not self._installed:
+            records.install()
+            self._installed = True
+
+    def _uninstall(self) -> None:
+        if self._installed:
+            self._installed = False
+            records.uninstall()
+
     def _attach(self) -> None:
         logger = self._logger
         if self.handler not in logger.handlers:
@@ -166,6 +192,7 @@ class Pipeline:
     def _detach(self) -> None:
         logger = self._logger
         logger.handlers = [handler for handler in logger.handlers if handler is not self.handler]
+        self._uninstall()
         if self._level_before is not None:
             logger.setLevel(self._level_before)
             self._level_before = None

@@ -14,10 +14,11 @@ from typing import cast
 from offloop.capture import Snapshot
 from offloop.exclusive import Exclusive
 from offloop.overflow import evictable
+from offloop.records import LEVELNO, Fields
 
 __all__ = ["Item", "Staging", "level_of"]
 
-Item = Snapshot | LogRecord
+Item = Snapshot | Fields | LogRecord
 
 
 class Staging(deque[Item]):
@@ -62,6 +63,11 @@ class Staging(deque[Item]):
 
 def level_of(item: Item) -> int:
     """The level number of what waits in the queue."""
-    levelno = item.get("levelno") if isinstance(item, dict) else getattr(item, "levelno", None)
+    if isinstance(item, dict):
+        levelno: object = item.get("levelno")
+    elif isinstance(item, tuple):
+        levelno = item[LEVELNO] if len(item) > LEVELNO else None
+    else:
+        levelno = getattr(item, "levelno", None)
     # Anyone may put anything on a queue of their own.
     return cast("int", levelno) if isinstance(levelno, (int, float)) else logging.NOTSET

@@ -11,15 +11,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from logging import LogRecord
+from operator import itemgetter
 from typing import Any, Literal
 
 from offloop.capture import Record, message_of, text_of
+from offloop.records import COMMON, EXC_INFO, STACK_INFO, fields_of
 from offloop.tracebacks import FrozenException, freeze
 
 __all__ = ["FIELD_SETS", "FieldSet", "Fields", "failure_of", "free_name"]
 
 Fields = Literal["plain", "otel", "ecs"]
 
+_common = itemgetter(
+    *("name", "levelname", "levelno", "pathname", "lineno", "funcName", "process", "thread", "threadName")
+)
 _MAX_GROUPS = 8
 _MAX_CHAIN = 100
 
@@ -49,6 +54,9 @@ def failure_of(record: LogRecord) -> tuple[FrozenException | None, str] | None:
 
     A `Record` has its text by the time a sink sees it. A live `exc_info` of a record from elsewhere is rendered here.
     """
+    noted = fields_of(record)
+    if noted is not None and not noted[EXC_INFO]:
+        return None
     frozen = record.exception if isinstance(record, Record) else None
     text, info = record.exc_text, record.exc_info
     if not (text or info or frozen):
@@ -61,28 +69,36 @@ def failure_of(record: LogRecord) -> tuple[FrozenException | None, str] | None:
     return (frozen, text_of(text)) if text else None
 
 
-def _plain(record: LogRecord, when: object, extra: dict[str, Any], static: Mapping[str, Any]) -> dict[str, Any]:
+def _noted(record: LogRecord) -> tuple[Any, ...]:
+    """Name, level and its number, path, line, function, process, thread, its name, the task's name, the stack."""
+    noted = fields_of(record)
+    if noted is not None:
+        return (*noted[COMMON], noted[STACK_INFO])
     values = record.__dict__
+    return (*_common(values), values.get("taskName"), values["stack_info"])
+
+
+def _plain(record: LogRecord, when: object, extra: dict[str, Any], static: Mapping[str, Any]) -> dict[str, Any]:
+    name, level, _, path, line, function, process, _, thread, task, stack = _noted(record)
     fields: dict[str, Any] = {
         "time": when,
-        "level": values["levelname"],
-        "logger": values["name"],
+        "level": level,
+        "logger": name,
         "message": message_of(record),
-        "file": values["pathname"],
-        "line": values["lineno"],
-        "function": values["funcName"],
-        "process": values["process"],
-        "thread": values["threadName"],
+        "file": path,
+        "line": line,
+        "function": function,
+        "process": process,
+        "thread": thread,
     }
-    task = values.get("taskName")
     if task is not None:
         fields["task"] = task
     failure = failure_of(record)
     if failure is not None:
         frozen, text = failure
         fields["exception"] = {**(_described(frozen) if frozen is not None else {}), "stacktrace": text}
-    if values["stack_info"]:
-        fields["stack"] = values["stack_info"]
+    if stack:
+        fields["stack"] = stack
     if static:
         fields.update(static)
     if extra:
@@ -113,31 +129,30 @@ def _named(frozen: FrozenException) -> dict[str, Any]:
 
 
 def _otel(record: LogRecord, when: object, extra: dict[str, Any], static: Mapping[str, Any]) -> dict[str, Any]:
-    values = record.__dict__
+    name, level, levelno, path, line, function, process, thread, thread_name, task, stack = _noted(record)
     attributes: dict[str, Any] = {
-        "code.file.path": values["pathname"],
-        "code.line.number": values["lineno"],
-        "code.function.name": values["funcName"],
-        "process.pid": values["process"],
-        "thread.id": values["thread"],
-        "thread.name": values["threadName"],
+        "code.file.path": path,
+        "code.line.number": line,
+        "code.function.name": function,
+        "process.pid": process,
+        "thread.id": thread,
+        "thread.name": thread_name,
     }
     fields: dict[str, Any] = {
         "timestamp": when,
-        "severity_text": values["levelname"],
-        "severity_number": _severity(values["levelno"]),
+        "severity_text": level,
+        "severity_number": _severity(levelno),
         "body": message_of(record),
-        "instrumentation_scope": {"name": values["name"]},
+        "instrumentation_scope": {"name": name},
         "attributes": attributes,
     }
-    task = values.get("taskName")
     if task is not None:
         attributes["asyncio.task.name"] = task
     failure = failure_of(record)
     if failure is not None:
         attributes.update(_error(failure, "exception.type", "exception.message", "exception.stacktrace"))
-    if values["stack_info"]:
-        attributes["code.stacktrace"] = values["stack_info"]
+    if stack:
+        attributes["code.stacktrace"] = stack
     if static:
         fields["resource"] = static
     if extra:
@@ -157,30 +172,28 @@ def _severity(levelno: object) -> int:
 
 
 def _ecs(record: LogRecord, when: object, extra: dict[str, Any], static: Mapping[str, Any]) -> dict[str, Any]:
-    values = record.__dict__
-    level = values["levelname"]
+    name, level, _, _, line, function, process, thread, thread_name, task, stack = _noted(record)
     fields: dict[str, Any] = {
         "@timestamp": when,
         "log.level": level.lower() if isinstance(level, str) else level,
         "message": message_of(record),
         "ecs.version": "8.11.0",
-        "log.logger": values["name"],
-        "log.origin.file.name": values["filename"],
-        "log.origin.file.line": values["lineno"],
-        "log.origin.function": values["funcName"],
-        "process.pid": values["process"],
-        "process.thread.id": values["thread"],
-        "process.thread.name": values["threadName"],
+        "log.logger": name,
+        "log.origin.file.name": record.filename,
+        "log.origin.file.line": line,
+        "log.origin.function": function,
+        "process.pid": process,
+        "process.thread.id": thread,
+        "process.thread.name": thread_name,
     }
-    task = values.get("taskName")
     if task is not None:
         fields["asyncio.task.name"] = task
     failure = failure_of(record)
     if failure is not None:
         fields.update(_error(failure, "error.type", "error.message", "error.stack_trace"))
-    if values["stack_info"]:
+    if stack:
         # ECS has one place for both; the standard formatter writes them in this order too.
-        stacks = (fields.get("error.stack_trace"), values["stack_info"])
+        stacks = (fields.get("error.stack_trace"), stack)
         fields["error.stack_trace"] = "\n".join(text_of(stack) for stack in stacks if stack)
     if static:
         fields.update(static)
