@@ -14,7 +14,7 @@ def item(message: str, levelno: int = logging.INFO) -> dict[str, Any]:
 
 
 def messages(items: Staging | list[Item]) -> list[object]:
-    return [one["msg"] if isinstance(one, dict) else one.msg for one in items]
+    return [one["msg"] if isinstance(one, dict) else getattr(one, "msg", one) for one in items]
 
 
 class Watched(logging.LogRecord):

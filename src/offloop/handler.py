@@ -10,6 +10,7 @@ import asyncio
 import logging
 import logging.handlers
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from logging import LogRecord
@@ -23,7 +24,8 @@ from offloop.errors import ConfigError
 from offloop.intake import FILTERED, Intake
 from offloop.marks import OWN, is_own
 from offloop.policies import QueueOverflow, at_least, one_of
-from offloop.records import ARGS, EXC_INFO, LEVELNO, MSG, FastRecord, Fields
+from offloop.records import ARGS, EXC_INFO, LEVELNO, MSG, FastRecord
+from offloop.staging import Item
 
 __all__ = ["Context", "QueueHandler", "context_names"]
 
@@ -83,8 +85,8 @@ class QueueHandler(logging.handlers.QueueHandler):
         self.wait_timeout = wait_timeout
         self.context = context_names(context)
         self.intake = Intake.of(queue)
-        if _is_plain(type(self)):
-            self.handle = _fast_handle(self)  # type: ignore[method-assign,assignment]
+        if self.intake.own is not None and not self.context and _is_plain(type(self)):
+            self.handle = _fast_handle(self, self.intake.own)  # type: ignore[method-assign,assignment]
 
     def handle(self, record: logging.LogRecord) -> bool:
         """Filter and emit, without the handler's lock; False if the record was turned away."""
@@ -206,92 +208,74 @@ def _is_plain(cls: type[QueueHandler]) -> bool:
     return all(getattr(cls, step) is getattr(QueueHandler, step) for step in steps)
 
 
-def _fast_handle(handler: QueueHandler) -> Callable[[logging.LogRecord], bool]:  # noqa: C901 - two closures, each a row of tests
-    """`handle` for the common record on the listener's own thread, as a closure: no lock, few attributes looked up.
+def _fast_handle(  # noqa: C901 - what is in it
+    handler: QueueHandler, container: deque[Item]
+) -> Callable[[logging.LogRecord], bool]:
+    """`handle` for the common record on a pipeline's own queue, as a closure: no lock, few attributes looked up.
 
     A record goes the careful way (`QueueHandler._handle`) where anything is out of the ordinary: a filter, a formatter,
-    context variables, an argument that may change, `extra`, an exception, a queue that is not a pipeline's, or one so
-    full that the level decides.
+    an argument that may change, `extra`, an exception, or a queue so full that the level decides. What was noted of a
+    `FastRecord` is never changed, and need not be copied.
     """
     intake = handler.intake
-    container = intake.own
+    staged = intake.staged
     easy = intake.easy
     filters = handler.filters
-    context = handler.context
     immutable = IMMUTABLE
-    staged = intake.staged
     owner = OWN.get
     careful = QueueHandler.handle
+    put, stage = container.append, staged.append
 
-    def handle(record: logging.LogRecord) -> bool:
-        if type(record) is FastRecord:
-            return handle_fast(record)
-        attributes = record.__dict__
+    def handle(record: logging.LogRecord) -> bool:  # noqa: C901, PLR0911, PLR0912 - each call would cost more than a line
+        item: Any
         try:
-            arguments: tuple[object, ...] = attributes["args"]
-            if type(arguments) is not tuple:  # a mapping: walking it runs foreign code, or fails while others change it
-                return careful(handler, record)
-            for argument in arguments:  # pyright: ignore[reportUnknownVariableType]
-                if type(argument) not in immutable:  # pyright: ignore[reportUnknownArgumentType]
+            if type(record) is LogRecord:
+                arguments: Any = record.args
+                if (
+                    record.levelno < intake.floor
+                    or type(record.msg) is not str
+                    or record.exc_info
+                    or filters
+                    or handler.formatter is not None
+                ):
                     return careful(handler, record)
-            thread = get_ident()
-            if (
-                len(attributes) != PLAIN_LENGTH
-                or attributes["levelno"] < intake.floor
-                or type(attributes["msg"]) is not str
-                or attributes["exc_info"]
-                or type(record) is not LogRecord
-                or filters
-                or context
-                or container is None
-                or handler.formatter is not None
-                or owner() == thread
-                or len(container) + len(staged) >= easy
-            ):
+                item = record.__dict__.copy()
+                if len(item) != PLAIN_LENGTH:
+                    return careful(handler, record)
+            elif type(record) is FastRecord:
+                item = record._fields
+                arguments = item[ARGS]
+                if (
+                    item[LEVELNO] < intake.floor
+                    or type(item[MSG]) is not str
+                    or item[EXC_INFO]
+                    or filters
+                    or handler.formatter is not None
+                ):
+                    return careful(handler, record)
+            else:
                 return careful(handler, record)
-        except (KeyError, TypeError):  # a record that is not like others
+            if arguments:
+                if type(arguments) is not tuple:  # walking a mapping runs foreign code, or fails while others change it
+                    return careful(handler, record)
+                for argument in arguments:  # pyright: ignore[reportUnknownVariableType]
+                    if type(argument) not in immutable:  # pyright: ignore[reportUnknownArgumentType]
+                        return careful(handler, record)
+            thread = get_ident()
+            here = thread == intake.thread and not staged
+            if owner() == thread or len(container) + (0 if here else len(staged)) >= easy:
+                return careful(handler, record)
+        except (
+            AttributeError,
+            TypeError,
+        ):  # not like others; or another thread looked at it meanwhile
             return careful(handler, record)
-        if thread == intake.thread and not staged:
-            container.append(attributes.copy())
+        if here:
+            put(item)
             if intake.waiter is not None:
                 intake.wake()
         else:
-            staged.append(attributes.copy())
-            if not intake.awake:
-                intake.signal()
-        return True
-
-    def handle_fast(record: FastRecord) -> bool:
-        # The same, but that there is nothing to copy: what was noted of the record is never changed.
-        fields: Fields = record._fields  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
-        try:
-            arguments: tuple[object, ...] = fields[ARGS]
-            if type(arguments) is not tuple:
-                return careful(handler, record)
-            for argument in arguments:
-                if type(argument) not in immutable:
-                    return careful(handler, record)
-            thread = get_ident()
-            if (
-                fields[LEVELNO] < intake.floor
-                or type(fields[MSG]) is not str
-                or fields[EXC_INFO]
-                or filters
-                or context
-                or container is None
-                or handler.formatter is not None
-                or owner() == thread
-                or len(container) + len(staged) >= easy
-            ):
-                return careful(handler, record)
-        except TypeError:  # a level that is no number; or another thread looked at the record meanwhile
-            return careful(handler, record)
-        if thread == intake.thread and not staged:
-            container.append(fields)
-            if intake.waiter is not None:
-                intake.wake()
-        else:
-            staged.append(fields)
+            stage(item)
             if not intake.awake:
                 intake.signal()
         return True

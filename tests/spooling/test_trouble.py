@@ -209,7 +209,7 @@ asyncio.run(main())
 """
 
 
-async def fill(folder: Path, *arguments: object) -> None:
+async def fill(folder: Path, *arguments: str | Path) -> None:
     program = folder / "program.py"
     program.write_text(FULL)
     async with python(program, *arguments) as running:
