@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> None:
     output = options.output or (page.RESULTS if options.scale == "full" else None)
     results = page.load(output) if output else {}
     if not options.render:
-        measured = {}
+        measured: Data = {}
         for name in options.only or PARTS:
             results[name] = measured[name] = part(name, options.scale)
             if output:

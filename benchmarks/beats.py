@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 INTERVAL = 0.002  # seconds
 _BEAT = struct.Struct("d")
@@ -48,7 +48,7 @@ def beating() -> Iterator[Beats]:
     ear, mouth = socket.socketpair()
     # Room for the beats of some seconds: one that waits is as late as it is.
     mouth.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
-    ear.setblocking(False)
+    ear.setblocking(False)  # noqa: FBT003 - the standard library's
     loop = asyncio.get_running_loop()
     beats = Beats(ear)
     process = subprocess.Popen([sys.executable, "-S", "-E", __file__, str(mouth.fileno())], pass_fds=[mouth.fileno()])
@@ -73,7 +73,5 @@ def _strike(mouth: socket.socket) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with suppress(OSError):  # nobody listens any more
         _strike(socket.socket(fileno=int(sys.argv[1])))
-    except OSError:
-        pass  # nobody listens any more

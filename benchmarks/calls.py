@@ -41,16 +41,8 @@ def measure(scale: str, tell: Callable[[str], None]) -> Data:
     """The part."""
     names, missing = present([name for name in contenders() if name not in _LEFT_OUT])
     rounds, calls = _ROUNDS[scale], _CALLS[scale]
-    # offloop's own record is for the whole process: it is measured in one of its own.
-    apart = [name for name in names if name == "fast"]
-    together = [name for name in names if name not in apart]
-    tell(f"{rounds} rounds of {len(together)} contenders")
-    found = child.run("calls.timed", names=together, rounds=rounds, calls=calls)
-    for name in apart:
-        tell(name)
-        other = child.run("calls.timed", names=["noop", name], rounds=rounds, calls=calls)
-        found["cells"] |= {cell: value for cell, value in other["cells"].items() if cell.startswith(name)}
-        found["missing"] |= other["missing"]
+    tell(f"{rounds} rounds of {len(names)} contenders")
+    found = child.run("calls.timed", names=names, rounds=rounds, calls=calls)
     return {"rounds": rounds, "calls": calls, "cells": found["cells"], "missing": missing | found["missing"]}
 
 
@@ -69,6 +61,10 @@ async def _timed(names: list[str], rounds: int, calls: int) -> NoReturn:
             everyone[name] = await entered[-1].__aenter__()
         except Exception as error:  # noqa: BLE001 - of others; the page says so
             missing[name] = f"{type(error).__name__}: {error}"
+        else:
+            # What it installs is for the whole process, and is not to make the others' records.
+            everyone[name].factory = logging.getLogRecordFactory()
+        logging.setLogRecordFactory(logging.LogRecord)
     elapsed: Elapsed = {}
     await _round(everyone, calls, {})  # warms up
     for _ in range(rounds):
@@ -96,6 +92,7 @@ def _added(elapsed: Elapsed, base: str) -> Data:
 
 async def _both(attached: Attached, case: str, calls: int) -> dict[str, float]:
     call = attached.calls["below" if case == "disabled" else case]
+    logging.setLogRecordFactory(attached.factory)
     if case == "below":
         attached.set_level(logging.DEBUG)
     if attached.awaited:
@@ -106,6 +103,7 @@ async def _both(attached: Attached, case: str, calls: int) -> dict[str, float]:
         found["thread"] = _time_in_thread(call, calls)
     attached.set_level(logging.INFO)
     await _settle(attached)
+    logging.setLogRecordFactory(logging.LogRecord)
     return found
 
 

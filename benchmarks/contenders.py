@@ -56,13 +56,15 @@ class Attached:
         set_level: Changes the logger's level.
         awaited: What a call gives is to be awaited.
         settle: Waits until nothing waits, or clears it away.
+        factory: What makes standard records while this one is measured.
     """
 
     log: Log
     calls: Mapping[str, Call] = field(default_factory=dict[str, Call])
-    set_level: Callable[[int], object] = lambda level: None
+    set_level: Callable[[int], object] = lambda _level: None
     awaited: bool = False
     settle: Callable[[], Any] = lambda: None
+    factory: Callable[..., logging.LogRecord] = logging.LogRecord
 
 
 Attach = Callable[[Setup], AbstractAsyncContextManager[Attached]]

@@ -31,7 +31,9 @@ _LOOK = 0.002
 def measure(scale: str, tell: Callable[[str], None]) -> Data:
     """The part."""
     names, missing = present()
-    return compared("delivery.one", names, missing, _ROUNDS[scale], {"count": _RECORDS[scale], "turns": list(TURNS)}, tell)
+    return compared(
+        "delivery.one", names, missing, _ROUNDS[scale], {"count": _RECORDS[scale], "turns": list(TURNS)}, tell
+    )
 
 
 def one(name: str, count: int, turns: list[int], **setup: int) -> None:

@@ -19,7 +19,7 @@ def plain(name: str) -> str:
 
 def cost_of_a_call(part: Data) -> str:
     """What a call with two arguments adds."""
-    rows = []
+    rows: list[Bar] = []
     for name in contenders():
         cell = part["cells"].get(f"{name}/arguments/loop")
         if cell is not None and name != "noop":
@@ -36,7 +36,7 @@ def cost_of_a_call(part: Data) -> str:
 
 def cost_of_delivery(part: Data) -> str:
     """CPU a record at 100 a turn."""
-    rows = []
+    rows: list[Bar] = []
     for name in contenders():
         cell = part["cells"].get(f"{name}/100")
         if cell is not None:

@@ -24,12 +24,15 @@ _MODULES = {
     "picologging": "picologging",
 }
 _BASE = "import asyncio, anyio._backends._asyncio"
-_TIMED = _BASE + """, time, warnings
+_TIMED = (
+    _BASE
+    + """, time, warnings
 warnings.simplefilter("ignore")
 cpu, wall = time.process_time(), time.perf_counter()
 import {}
 print(1e3 * (time.process_time() - cpu), 1e3 * (time.perf_counter() - wall))
 """
+)
 _LONGEST = 12
 _LINE = re.compile(r"import time: +(\d+) \| +\d+ \| +(\S+)")
 

@@ -107,14 +107,15 @@ async def loguru(setup: Setup) -> AsyncIterator[Attached]:
         }
         wire.send(json.dumps(fields).encode() + b"\n")
 
+    info = logger.info
     logger.remove()
     logger.add(sink, level="INFO", format="{message}", enqueue=True)
     calls = calls_of(logger) | {
-        "arguments": lambda: logger.info("order {} placed by {}", 4711, "Ann"),
-        "list": lambda: logger.info("order of {} placed", ["tea", "cups"]),
-        "extra": lambda: logger.info("order placed", order=4711, customer="Ann"),
+        "arguments": lambda: info("order {} placed by {}", 4711, "Ann"),
+        "list": lambda: info("order of {} placed", ["tea", "cups"]),
+        "extra": lambda: info("order placed", order=4711, customer="Ann"),
     }
-    yield Attached(lambda number: logger.info("order {} placed by {}", number, "Ann"), calls, settle=logger.complete)
+    yield Attached(lambda number: info("order {} placed by {}", number, "Ann"), calls, settle=logger.complete)
 
 
 @asynccontextmanager

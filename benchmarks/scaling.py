@@ -25,7 +25,12 @@ def measure(scale: str, tell: Callable[[str], None]) -> Data:
         for step in steps if scale != "smoke" else steps[1:2]:
             given = {"count": _RECORDS[scale], "turns": [100], kind: step}
             found = compared(
-                "delivery.one", names, missing, _ROUNDS[scale], given, lambda what, at=f"{step} {kind}": tell(f"{at}, {what}")
+                "delivery.one",
+                names,
+                missing,
+                _ROUNDS[scale],
+                given,
+                lambda what, at=f"{step} {kind}": tell(f"{at}, {what}"),
             )
             cells |= {f"{cell.partition('/')[0]}/{kind}/{step}": value for cell, value in found["cells"].items()}
             missing |= {f"{name}, {step} {kind}": why for name, why in found["missing"].items() if name not in missing}

@@ -70,7 +70,9 @@ def _rows_a_second(directory: Path, group: int, *, durable: bool, seconds: float
     stored, began = 0, time.perf_counter()
     while (elapsed := time.perf_counter() - began) < seconds:
         batch = [(number, _record(number)) for number in range(stored, stored + group)]
-        out = store.exchange(Turn(rows=batch, handed=batch[-1][0], settled=range(stored - group, stored)[: stored or 0]))
+        out = store.exchange(
+            Turn(rows=batch, handed=batch[-1][0], settled=range(stored - group, stored)[: stored or 0])
+        )
         if not out.stored:
             raise child.Failed(str(out.error))
         stored += group

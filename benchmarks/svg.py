@@ -77,9 +77,7 @@ def bars(title: str, subtitle: str, unit: str, rows: Sequence[Bar], foot: str) -
         lines.append(f'<g class="{"ours" if row.ours else "other"}">')
         lines.append(f'<text x="16" y="{y + 13}">{escape(row.label)}</text>')
         lines.append(f'<rect class="bar" x="{left}" y="{y}" width="{max(1, x(row.value) - left):.1f}" height="18"/>')
-        lines.append(
-            f'<line class="spread" x1="{x(row.low):.1f}" y1="{y + 9}" x2="{x(row.high):.1f}" y2="{y + 9}"/>'
-        )
+        lines.append(f'<line class="spread" x1="{x(row.low):.1f}" y1="{y + 9}" x2="{x(row.high):.1f}" y2="{y + 9}"/>')
         lines.append(f'<text x="{max(x(row.value), x(row.high)) + 8:.1f}" y="{y + 13}">{row.value:.3g}</text></g>')
     lines.append(f'<text class="small" x="16" y="{height - 14}">{escape(foot)}</text></svg>')
     return "\n".join(lines) + "\n"
@@ -106,11 +104,11 @@ def curves(title: str, subtitle: str, lines: Sequence[Line], foot: str) -> str:
         at = y(10.0**power)
         out.append(f'<line class="grid" x1="{left}" y1="{at:.1f}" x2="{right}" y2="{at:.1f}"/>')
         out.append(f'<text class="small" x="{left - 8}" y="{at + 4:.1f}" text-anchor="end">{_told(10.0**power)}</text>')
-    for share in (0.0, 0.9, 0.99, 0.999, 0.9999):
-        if -math.log10(max(1 - share, 1e-9)) <= nines:
-            out.append(
-                f'<text class="small" x="{x(share):.1f}" y="{bottom + 18}" text-anchor="middle">{100 * share:g}%</text>'
-            )
+    out += [
+        f'<text class="small" x="{x(share):.1f}" y="{bottom + 18}" text-anchor="middle">{100 * share:g}%</text>'
+        for share in (0.0, 0.9, 0.99, 0.999, 0.9999)
+        if -math.log10(max(1 - share, 1e-9)) <= nines
+    ]
     for number, line in enumerate(_in_order(lines)):
         points = " ".join(f"{x(share):.1f},{y(value):.1f}" for share, value in line.points)
         out.append(f'<polyline class="line l{number}" points="{points}"/>')

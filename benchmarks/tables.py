@@ -75,7 +75,7 @@ def delivery_table(per_turn: int) -> Table:
     """CPU and throughput at so many records a turn."""
 
     def table(part: Data) -> str:
-        rows = []
+        rows: list[list[str]] = []
         for name in _names(part):
             cell = part["cells"].get(f"{name}/{per_turn}")
             if cell is not None:
@@ -91,7 +91,7 @@ def delay_table(loop: str) -> Table:
     """How late this loop was."""
 
     def table(part: Data) -> str:
-        rows = []
+        rows: list[tuple[tuple[int, str, int], list[str]]] = []
         for key, cell in part["cells"].items():
             name, on, rate, state = key.split("/")
             if on != loop:
@@ -120,15 +120,14 @@ def burst_table(part: Data) -> str:
     rows = [
         [
             cell["title"],
-            f"{cell['logged']:,}",
-            f"{cell['arrived']:,}",
-            *(spread(cell[each]) for each in ("burst_s", "memory_mib", "drain_s")),
-            *(spread(cell[each]) for each in ("beat_p99_ms", "request_p99_ms", "request_max_ms")),
+            *((f"{cell['logged']:,}", f"{cell['arrived']:,}") if cell["logged"] else "--"),
+            *(spread(cell[each]) if cell["logged"] else "-" for each in ("burst_s", "memory_mib", "drain_s")),
+            *(spread(cell[each]) for each in ("beat_p99_ms", "beat_max_ms", "request_p99_ms", "request_max_ms")),
         ]
         for cell in part["cells"].values()
     ]
     head = ["", "logged", "arrived", "burst, s", "MiB more", "drain, s"]
-    return grid([*head, "beat, p99 ms", "50 awaits, p99 ms", "max ms"], rows) + absent(part)
+    return grid([*head, "beat, p99 ms", "max ms", "50 awaits, p99 ms", "max ms"], rows) + absent(part)
 
 
 def scaling_table(kind: str) -> Table:
@@ -138,8 +137,7 @@ def scaling_table(kind: str) -> Table:
         cells = {key: cell for key, cell in part["cells"].items() if f"/{kind}/" in key}
         steps = sorted({int(key.rpartition("/")[2]) for key in cells})
         rows = [
-            [title(name)]
-            + [_scaled(cells.get(f"{name}/{kind}/{step}")) for step in steps]
+            [title(name)] + [_scaled(cells.get(f"{name}/{kind}/{step}")) for step in steps]
             for name in contenders()
             if any(key.startswith(f"{name}/") for key in cells)
         ]
@@ -194,12 +192,12 @@ def spool_table(part: Data) -> str:
 
 def machine_table(results: Data) -> str:
     """When, where and with what each part was measured."""
-    rows = []
+    rows: list[list[str]] = []
     for name, part in results.items():
         at = part["machine"]
         load = ", ".join(str(each) for each in at["load"])
         rows.append([name, at["date"], at["scale"], at["python"], f"{at['cpu']}, {at['cores']} cores", load])
-    versions = next(reversed(results.values()))["machine"]["versions"] if results else {}
+    versions: Data = next(reversed(results.values()))["machine"]["versions"] if results else {}
     said = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
     return grid(["part", "date", "scale", "Python", "machine", "load before"], rows, 6) + f"\n\nVersions: {said}."
 
