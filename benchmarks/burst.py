@@ -47,7 +47,7 @@ def measure(scale: str, tell: Callable[[str], None]) -> Data:
             except child.Failed as error:
                 missing[way] = str(error)
     idle = [one["idle"] for rounds in found.values() for one in rounds]
-    cells = {"idle": _cell("idle: the loop before the burst", idle)}
+    cells = {"idle": _cell("idle: the loop before the burst", idle)} if idle else {}
     cells |= {way: _cell(ways[way][0], rounds) for way, rounds in found.items()}
     return {"rounds": _ROUNDS[scale], "records": _RECORDS[scale], "cells": cells, "missing": missing}
 
@@ -115,7 +115,7 @@ async def _felt(work: Awaitable[float | None]) -> Data:
         last = await work
         done.set()
         times = await requests
-    late, felt = percentiles(beats.late_us), percentiles(times)
+    late, felt = percentiles(beats.late_us or [0.0]), percentiles(times or [0.0])
     return {
         "seconds": (last or time.perf_counter()) - began,
         "beat_p99_ms": late["p99"] / 1000,
