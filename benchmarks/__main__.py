@@ -61,7 +61,7 @@ def _tell(what: str) -> None:
 def _parsed(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="nox -s bench --", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=PARTS, help="these parts")
-    parser.add_argument("--quick", dest="scale", action="store_const", const="quick")
+    parser.add_argument("--quick", dest="scale", action="store_const", const="quick", default="full")
     parser.add_argument("--scale", choices=SCALES, default="full", help=argparse.SUPPRESS)
     parser.add_argument("--output", type=Path, help="where the results go; the page is made of performance.json alone")
     parser.add_argument("--render", action="store_true", help="make the page of what was measured before")
