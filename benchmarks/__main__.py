@@ -32,8 +32,8 @@ def main(arguments: list[str] | None = None) -> None:
             if output:
                 page.save({name: results[name] for name in PARTS if name in results}, output)
         sys.stdout.write(page.shown(measured) + "\n")
-    if output == page.RESULTS:
-        page.write(page.load())
+    if output == page.RESULTS or options.render:
+        page.write(results)
 
 
 def part(name: str, scale: str) -> Data:

@@ -32,6 +32,7 @@ class Beats:
         self.late_us: list[float] = []
         self._ear = ear
         self._rest = b""
+        self._heard = asyncio.Event()
 
     def hear(self) -> None:
         """All that wait to be heard."""
@@ -40,6 +41,17 @@ class Beats:
         whole = len(data) - len(data) % _BEAT.size
         self._rest = data[whole:]
         self.late_us.extend(1e6 * (now - due) for (due,) in _BEAT.iter_unpack(data[:whole]))
+        self._heard.set()
+
+    async def begin(self) -> None:
+        """Wait for the first one, and count from the next."""
+        await self.next()
+        self.late_us.clear()
+
+    async def next(self) -> None:
+        """Wait for another one: if the loop was held up until now, for those that came meanwhile too."""
+        self._heard.clear()
+        await self._heard.wait()
 
 
 @contextmanager

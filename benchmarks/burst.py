@@ -113,9 +113,10 @@ async def _felt(work: Awaitable[float | None]) -> Data:
     with beating() as beats:
         requests = asyncio.create_task(_requests(done))
         last = await work
+        await beats.next()
         done.set()
         times = await requests
-    late, felt = percentiles(beats.late_us or [0.0]), percentiles(times or [0.0])
+    late, felt = percentiles(beats.late_us), percentiles(times or [0.0])
     return {
         "seconds": (last or time.perf_counter()) - began,
         "beat_p99_ms": late["p99"] / 1000,

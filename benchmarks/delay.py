@@ -100,9 +100,9 @@ async def _one(name: str, rate: int, state: str, seconds: float) -> NoReturn:
         before = collector.lines
         gc.collect()
         with beating() as beats:
-            await asyncio.sleep(0.05)
-            beats.late_us.clear()
+            await beats.begin()
             offered = await _load(attached if name != "idle" else None, rate, seconds)
+            await beats.next()
         late = [round(delay, 1) for delay in beats.late_us]
         await asyncio.sleep(0.3 if state == "healthy" else 0.0)
         arrived = collector.lines - before

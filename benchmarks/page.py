@@ -12,6 +12,7 @@ from benchmarks.tables import TABLES, machine_table
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE = DOCS / "explanation" / "performance.md"
+IMAGES = DOCS / "images"
 RESULTS = DOCS / "explanation" / "performance.json"
 
 _PLACE = re.compile(r"(?P<begin><!-- measured: (?P<name>[a-z0-9-]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
@@ -53,9 +54,13 @@ def shown(results: Data) -> str:
     return "\n\n".join(f"{name}\n{table(name, results)}" for name in [*names, "machine"])
 
 
+def drawn(results: Data) -> dict[str, str]:
+    """The figures by file name."""
+    return {name: draw(results[part]) for name, (part, draw) in FIGURES.items() if part in results}
+
+
 def write(results: Data) -> None:
     """The page and its figures."""
     PAGE.write_text(rendered(PAGE.read_text("utf-8"), results), "utf-8")
-    for name, (part, draw) in FIGURES.items():
-        if part in results:
-            (DOCS / "images" / name).write_text(draw(results[part]), "utf-8")
+    for name, text in drawn(results).items():
+        (IMAGES / name).write_text(text, "utf-8")

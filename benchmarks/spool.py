@@ -99,9 +99,9 @@ async def _delays(spool: Spool | None, seconds: float) -> Data:
     async with Pipeline(sink, logger=logger, spool=spool, shutdown_timeout=0.2, queue_size=100_000) as pipeline:
         gc.collect()
         with beating() as beats:
-            await asyncio.sleep(0.05)
-            beats.late_us.clear()
+            await beats.begin()
             await _log_on(logger, seconds)
+            await beats.next()
         counts = pipeline.stats().sinks["hung"]
     became = f"{counts.offered:,} offered, {counts.spooled:,} on disk, {counts.lost:,} dropped"
     return {"late_us": [round(late, 1) for late in beats.late_us], "became": became}
