@@ -192,7 +192,7 @@ async def pair(setup: Setup) -> AsyncIterator[Attached]:
 @asynccontextmanager
 async def offloop(setup: Setup, **options: Any) -> AsyncIterator[Attached]:
     """One pipeline."""
-    room = {"queue_size": setup.room} if setup.room else {}
+    room: dict[str, Any] = {"queue_size": setup.room} if setup.room else {}
     logger = logger_of("offloop")
     async with Pipeline(*_sinks(setup), logger=logger, shutdown_timeout=30.0, **room, **options) as pipeline:
         loggers = [logger, *_further(pipeline, setup.handlers - 1)]
@@ -254,7 +254,8 @@ def present(names: list[str] | None = None) -> tuple[list[str], dict[str, str]]:
     """Who can be measured here, and why the others can't.
 
     Args:
-        names: Out of these; None: of all.
+        names: Out of these; None: of all. Where the tests set OFFLOOP_BENCH_ALONE it is offloop, and what it is
+            compared with by definition.
     """
     everyone = contenders()
     if os.environ.get("OFFLOOP_BENCH_ALONE"):

@@ -11,6 +11,7 @@ import gc
 import random
 import time
 from collections.abc import Callable
+from importlib import import_module
 from importlib.util import find_spec
 from typing import NoReturn
 
@@ -83,9 +84,7 @@ def _cell(rounds: list[Data]) -> Data:
 def one(name: str, loop: str, rate: int, state: str, seconds: float) -> None:
     """One contender in one situation, in this process."""
     if loop == "uvloop":
-        import uvloop
-
-        uvloop.run(_one(name, rate, state, seconds))
+        import_module("uvloop").run(_one(name, rate, state, seconds))
     else:
         asyncio.run(_one(name, rate, state, seconds))
 

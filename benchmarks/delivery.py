@@ -119,7 +119,12 @@ async def _arrived(collector: Collector, wanted: int) -> tuple[float, float]:
 
 
 def compared(
-    function: str, names: list[str], missing: dict[str, str], rounds: int, arguments: Data, tell: Callable[[str], None]
+    function: str,
+    names: list[str],
+    missing: dict[str, str],
+    rounds: int,
+    arguments: Data,
+    tell: Callable[[str], None] = lambda _what: None,
 ) -> Data:
     """Everybody in turn, several rounds, and what that gives: per cell CPU, throughput, and the ratio to the no-op."""
     raw: dict[str, dict[str, list[Data]]] = {}

@@ -20,7 +20,7 @@ _PLACE = re.compile(r"(?P<begin><!-- measured: (?P<name>[a-z0-9-]+) -->\n).*?(?P
 
 def load(path: Path = RESULTS) -> Data:
     """The results so far, by part."""
-    return json.loads(path.read_text("utf-8")) if path.exists() else {}  # type: ignore[no-any-return]
+    return json.loads(path.read_text("utf-8")) if path.exists() else {}
 
 
 def save(results: Data, path: Path = RESULTS) -> None:

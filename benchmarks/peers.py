@@ -122,22 +122,36 @@ async def loguru(setup: Setup) -> AsyncIterator[Attached]:
 async def logstash(setup: Setup) -> AsyncIterator[Attached]:
     """python-logstash-async with its cache in memory, which it looks at ten times a second."""
     constants: Any = import_module("logstash_async.constants").constants
-    constants.QUEUE_CHECK_INTERVAL = constants.QUEUED_EVENTS_FLUSH_INTERVAL = 0.1
+    constants.QUEUE_CHECK_INTERVAL = constants.QUEUED_EVENTS_FLUSH_INTERVAL = 0.1 if setup.port else 0.01
     make: Any = import_module("logstash_async.handler").AsynchronousLogstashHandler
-    # Without a port: a transport that forgets.
-    transport = {} if setup.port else {"transport": _Forgetful()}
-    handler = make(HOST, setup.port, None, **transport)
-    handler.setFormatter(_AsText())
-    yield standard_api(logger_of("logstash", handler))
+    formatter, forgetful = _AsText(), _Forgetful()
+    handler = make(HOST, setup.port, None, **({} if setup.port else {"transport": forgetful}))
+    handler.setFormatter(formatter)
+
+    async def settle() -> None:
+        while forgetful.events < formatter.records:  # noqa: ASYNC110 - its thread tells nobody
+            await asyncio.sleep(0.001)
+
+    yield standard_api(logger_of("logstash", handler), settle=settle)
 
 
 class _AsText(logging.Formatter):
+    """Counts, too."""
+
+    records = 0
+
     def format(self, record: logging.LogRecord) -> str:
+        self.records += 1
         return as_json(record)[:-1].decode()
 
 
 class _Forgetful:
-    def send(self, *_events: Any, **_options: Any) -> None: ...
+    """Where events go that nobody wants."""
+
+    events = 0
+
+    def send(self, events: Sequence[Any], **_options: Any) -> None:
+        self.events += len(events)
 
     def close(self) -> None: ...
 

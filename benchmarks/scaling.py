@@ -24,14 +24,8 @@ def measure(scale: str, tell: Callable[[str], None]) -> Data:
     for kind, steps in STEPS.items():
         for step in steps if scale != "smoke" else steps[1:2]:
             given = {"count": _RECORDS[scale], "turns": [100], kind: step}
-            found = compared(
-                "delivery.one",
-                names,
-                missing,
-                _ROUNDS[scale],
-                given,
-                lambda what, at=f"{step} {kind}": tell(f"{at}, {what}"),
-            )
+            tell(f"{step} {kind}")
+            found = compared("delivery.one", names, missing, _ROUNDS[scale], given)
             cells |= {f"{cell.partition('/')[0]}/{kind}/{step}": value for cell, value in found["cells"].items()}
             missing |= {f"{name}, {step} {kind}": why for name, why in found["missing"].items() if name not in missing}
     return {"rounds": _ROUNDS[scale], "records": _RECORDS[scale], "cells": cells, "missing": missing}
