@@ -19,7 +19,7 @@ from benchmarks import child
 from benchmarks.beats import beating
 from benchmarks.collector import STATES, collecting
 from benchmarks.contenders import Attached, Setup, contenders, present
-from benchmarks.measuring import Data, curve, percentiles, spread
+from benchmarks.measuring import Data, delays
 
 NAMES = ("idle", "noop", "offloop", "pair", "handler")
 MOST = 0
@@ -70,12 +70,8 @@ def measure(scale: str, tell: Callable[[str], None]) -> Data:
 
 
 def _cell(rounds: list[Data]) -> Data:
-    late = [delay for one in rounds for delay in one["late_us"]]
     return {
-        "late_us": percentiles(late),
-        "p99_us": spread(percentiles(one["late_us"])["p99"] for one in rounds),
-        "curve": curve(late),
-        "beats": len(late),
+        **delays([one["late_us"] for one in rounds]),
         "offered": sum(one["offered"] for one in rounds),
         "arrived": sum(one["arrived"] for one in rounds),
     }

@@ -12,6 +12,9 @@ SCALES = ("full", "quick", "smoke")
 
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
 
+_STEPS = 60
+_SHARES = [1 - 10 ** (-3 * step / _STEPS) for step in range(_STEPS + 1)]
+
 Data = dict[str, Any]
 
 
@@ -36,12 +39,20 @@ def percentiles(values: Iterable[float]) -> Data:
     return {name: _short(percentile(ordered, share)) for name, share in PERCENTILES.items()}
 
 
-def curve(values: Iterable[float], points: int = 60) -> list[list[float]]:
-    """Pairs of a share and its percentile, closer together towards 1: what a plot of percentiles shows."""
-    ordered = sorted(values)
-    nines = math.log10(len(ordered))
-    shares = [1 - 10 ** (-nines * step / points) for step in range(points + 1)]
-    return [[round(share, 6), _short(percentile(ordered, share))] for share in shares]
+def delays(rounds: Sequence[Sequence[float]]) -> Data:
+    """What rounds of delays have in common: per percentile the median of the rounds and its spread, and a curve.
+
+    The curve is pairs of a share and its percentile, closer together towards 99.9%. One round in which the machine did
+    something else does not make it; it is in the maximum, which is that of all rounds.
+    """
+    found = [percentiles(late) for late in rounds]
+    late = {name: spread(one[name] for one in found) for name in PERCENTILES}
+    late["max"]["most"] = max(one["max"] for one in found)
+    ordered = [sorted(late) for late in rounds]
+    points = [
+        [round(share, 6), _short(statistics.median(percentile(late, share) for late in ordered))] for share in _SHARES
+    ]
+    return {"late_us": late, "curve": points, "beats": sum(map(len, rounds))}
 
 
 def _short(value: float) -> float:

@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks import child
 from benchmarks.beats import beating
 from benchmarks.contenders import MESSAGE, logger_of
-from benchmarks.measuring import Data, percentiles, spread
+from benchmarks.measuring import Data, delays, spread
 from offloop import Buffer, Pipeline, Spool
 from offloop.capture import Record, capture, restore
 from offloop.spooling.store import SpoolStore
@@ -37,7 +37,7 @@ _TICK = 0.01
 
 def measure(scale: str, tell: Callable[[str], None]) -> Data:
     """The part."""
-    late: dict[str, list[float]] = {way: [] for way in WAYS}
+    late: dict[str, list[list[float]]] = {way: [] for way in WAYS}
     became: dict[str, str] = {}
     rows: dict[str, dict[str, list[float]]] = {}
     for turn in range(_ROUNDS[scale]):
@@ -47,10 +47,10 @@ def measure(scale: str, tell: Callable[[str], None]) -> Data:
                 rows.setdefault(f"`durable={durable}`", {}).setdefault(group, []).append(rate)
         for way in WAYS:
             tell(f"round {turn + 1} of {_ROUNDS[scale]}: {way}")
-            one = child.run("spool.delays", way=way, seconds=_SECONDS[scale])
-            late[way] += one["late_us"]
-            became[way] = one["became"]
-    cells = {way: {"late_us": percentiles(late[way]), "became": became[way]} for way in WAYS}
+            found = child.run("spool.one", way=way, seconds=_SECONDS[scale])
+            late[way].append(found["late_us"])
+            became[way] = found["became"]
+    cells = {way: {**delays(late[way]), "became": became[way]} for way in WAYS}
     stored = {name: {group: spread(rates) for group, rates in cells.items()} for name, cells in rows.items()}
     return {"rounds": _ROUNDS[scale], "rows": stored, "cells": cells, "missing": {}}
 
@@ -86,7 +86,7 @@ def _record(number: int) -> Record:
     return restore(capture(logging.makeLogRecord(given)))
 
 
-def delays(way: str, seconds: float) -> Data:
+def one(way: str, seconds: float) -> Data:
     """How late the loop is with one kind of spool, and what became of the records."""
     with tempfile.TemporaryDirectory() as base:
         given = WAYS[way]

@@ -60,7 +60,7 @@ def document(height: int, alt: str, title: str, subtitle: str, style: str, dark:
 
 def bars(title: str, subtitle: str, unit: str, rows: Sequence[Bar], foot: str) -> str:
     """A bar a row, from zero; the thin line is the spread."""
-    left, right, top, step = 220, 640, 66, 28
+    left, right, top, step = 240, 640, 66, 28
     most = max(max(row.high, row.value) for row in rows) or 1.0
     height = top + step * len(rows) + 34
     style = "  .bar { fill: #b35900 }\n  .ours .bar { fill: #0a7d4f }\n  .ours text { font-weight: 600 }\n"
@@ -85,8 +85,8 @@ def bars(title: str, subtitle: str, unit: str, rows: Sequence[Bar], foot: str) -
 
 def curves(title: str, subtitle: str, lines: Sequence[Line], foot: str) -> str:
     """Delay over its percentile: to the right are the worst ones, both scales are logarithmic."""
-    left, right, top, bottom = 70, 560, 70, 330
-    height = 376
+    left, right, top, bottom = 70, 510, 70, 330
+    height = 388
     values = [max(1.0, value) for line in lines for _, value in line.points]
     low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
     nines = max(-math.log10(1 - line.points[-1][0]) if line.points[-1][0] < 1 else 3.0 for line in lines)

@@ -96,7 +96,7 @@ def delay_table(loop: str) -> Table:
             name, on, rate, state = key.split("/")
             if on != loop:
                 continue
-            late = [f"{cell['late_us'][each] / 1000:,.2f}" for each in PERCENTILES]
+            late = _late(cell)
             came = "-" if name in ("idle", "noop") else f"{cell['arrived']:,}"
             offered = "-" if name == "idle" else f"{cell['offered']:,}"
             rows.append((_order(rate, state, name), [_rate(rate), state, title(name), *late, offered, came]))
@@ -105,6 +105,17 @@ def delay_table(loop: str) -> Table:
         return grid(head, body, 3) + (absent(part) if loop == "asyncio" else "") if body else absent(part).strip()
 
     return table
+
+
+def _late(cell: Data) -> list[str]:
+    """Milliseconds at each percentile: the median of the rounds, of the p99 its spread too, and the longest of all."""
+    late = cell["late_us"]
+
+    def ms(value: float) -> str:
+        return f"{value / 1000:,.2f}"
+
+    plain = {name: ms(late[name]["median"]) for name in PERCENTILES}
+    return list((plain | {"p99": spread(late["p99"], ms), "max": ms(late["max"]["most"])}).values())
 
 
 def _order(rate: str, state: str, name: str) -> tuple[int, str, int]:
@@ -183,10 +194,7 @@ def rows_table(part: Data) -> str:
 
 def spool_table(part: Data) -> str:
     """How late the loop is with a spool."""
-    rows = [
-        [name, *(f"{cell['late_us'][each] / 1000:,.2f}" for each in PERCENTILES), cell["became"]]
-        for name, cell in part["cells"].items()
-    ]
+    rows = [[name, *_late(cell), cell["became"]] for name, cell in part["cells"].items()]
     return grid(["", *(f"{each}, ms" for each in PERCENTILES), "records of the last round"], rows)
 
 
