@@ -9,11 +9,12 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from pathlib import Path
 
 from benchmarks import page
+from benchmarks.child import Failed
 from benchmarks.machine import described
 from benchmarks.measuring import SCALES, Data
 
@@ -25,15 +26,27 @@ def main(arguments: list[str] | None = None) -> None:
     options = _parsed(arguments)
     output = options.output or (page.RESULTS if options.scale == "full" else None)
     results = page.load(output) if output else {}
-    if not options.render:
-        measured: Data = {}
-        for name in options.only or PARTS:
-            results[name] = measured[name] = part(name, options.scale)
-            if output:
-                page.save({name: results[name] for name in PARTS if name in results}, output)
-        sys.stdout.write(page.shown(measured) + "\n")
+    failed = {} if options.render else measured(options.only or PARTS, options.scale, results, output)
     if output == page.RESULTS or options.render:
         page.write(results)
+    if failed:
+        sys.exit("\n".join(f"{name}: {why}" for name, why in failed.items()))
+
+
+def measured(names: Iterable[str], scale: str, results: Data, output: Path | None) -> dict[str, str]:
+    """Measure these parts, keep each as soon as there is a result, and show them; why some have none."""
+    new: Data = {}
+    failed: dict[str, str] = {}
+    for name in names:
+        try:
+            results[name] = new[name] = part(name, scale)
+        except Failed as error:
+            failed[name] = str(error)
+            continue
+        if output:
+            page.save({name: results[name] for name in PARTS if name in results}, output)
+    sys.stdout.write(page.shown(new) + "\n")
+    return failed
 
 
 def part(name: str, scale: str) -> Data:
