@@ -92,6 +92,7 @@ async def _one(name: str, rate: int, state: str, seconds: float) -> NoReturn:
         if name != "idle":
             # Connected, and what a kernel takes for a collector that is slow or hung is taken.
             await _load(attached, 1_000, 0.5 if state in ("slow", "hung") else 0.1)
+            await asyncio.sleep(0.2)  # what was logged for that has arrived where it can
         before = collector.lines
         gc.collect()
         with beating() as beats:
