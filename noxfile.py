@@ -107,6 +107,17 @@ def loss(session: nox.Session) -> None:
     session.run("python", "-m", "losses", *session.posargs, env={"PYTHONPATH": "tests"})
 
 
+@nox.session(python=newest())
+def bench(session: nox.Session) -> None:
+    """What offloop costs, beside others: writes docs/explanation/performance.md, its .json and its figures.
+
+    A quarter of an hour on a machine that does nothing else. `-- --only calls delay` measures these parts anew,
+    `-- --quick` prints what two minutes give, `-- --render` makes the page of what was measured before.
+    """
+    session.install("-e.", *group("bench"))
+    session.run("python", "-m", "benchmarks", *session.posargs)
+
+
 @nox.session
 def docs(session: nox.Session) -> None:
     """The documentation, strict: a link that leads nowhere is an error. `-- serve` shows it while it is written."""

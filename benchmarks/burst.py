@@ -1,117 +1,146 @@
-"""A million records in one burst: memory, and what a heartbeat and a request feel while they are delivered.
+"""A million records in one burst: memory, how long they take to be delivered, and what is felt meanwhile.
 
-On a quiet machine: `python benchmarks/burst.py [--records N] [--queue N]`. The collector is a process of its own,
-and the same heartbeat and requests are measured on the idle loop first. The burst itself holds the loop: it is the
-application that logs without a pause. What does not fit into the queue is dropped, and counted.
+The burst itself holds the loop: it is the application that logs without a pause. What counts is after it: beats from
+outside, and requests that let the loop turn fifty times, next to the same on the idle loop of the same process.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import gc
-import logging
 import resource
-import subprocess
-import sys
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import NoReturn
 
-from offloop import Buffer, Pipeline, TCPSink
+from benchmarks import child
+from benchmarks.beats import beating
+from benchmarks.collector import Collector, collecting
+from benchmarks.contenders import Attached, Setup, contenders
+from benchmarks.measuring import Data, percentiles, spread
 
-COLLECTOR = """
-import socket
-server = socket.create_server(("127.0.0.1", 0))
-print(server.getsockname()[1], flush=True)
-peer, _ = server.accept()
-lines = 0
-while data := peer.recv(1 << 20):
-    lines += data.count(b"\\n")
-print(lines, flush=True)
-"""
+_RECORDS = {"full": 1_000_000, "quick": 100_000, "smoke": 2_000}
+_ROUNDS = {"full": 2, "quick": 1, "smoke": 1}
+_IDLE = {"full": 2.0, "quick": 0.5, "smoke": 0.1}
+_AWAITS = 50
+_PAUSE = 0.003
 
-
-async def heartbeat(delays: list[float], done: asyncio.Event) -> None:
-    """How late a call is that is due every 5 ms, from the time it was due."""
-    loop = asyncio.get_running_loop()
-    due = loop.time()
-    while not done.is_set():
-        due += 0.005
-        await asyncio.sleep(max(0.0, due - loop.time()))
-        delays.append(loop.time() - due)
-        due = max(due, loop.time() - 0.005)
+WAYS = {
+    "offloop": ("offloop, room for all", "offloop", True),
+    "default": ("offloop, as by default", "offloop", False),
+    "pair": ("standard queue pair", "pair", True),
+}
 
 
-async def requests(times: list[float], done: asyncio.Event) -> None:
-    """How long fifty awaits take that each let the loop turn once."""
-    while not done.is_set():
-        began = time.perf_counter()
-        for _ in range(50):
-            await asyncio.sleep(0)
-        times.append(time.perf_counter() - began)
-        await asyncio.sleep(0.003)
+def measure(scale: str, tell: Callable[[str], None]) -> Data:
+    """The part."""
+    found: dict[str, list[Data]] = {}
+    missing: dict[str, str] = {}
+    ways = {way: WAYS[way] for way in WAYS if scale != "smoke" or way == "offloop"}
+    for turn in range(_ROUNDS[scale]):
+        for way, (title, name, roomy) in ways.items():
+            tell(f"round {turn + 1} of {_ROUNDS[scale]}: {title}")
+            given = {"records": _RECORDS[scale], "roomy": roomy, "idle": _IDLE[scale]}
+            try:
+                found.setdefault(way, []).append(child.run("burst.one", name=name, **given))
+            except child.Failed as error:
+                missing[way] = str(error)
+    idle = [one["idle"] for rounds in found.values() for one in rounds]
+    cells = {"idle": _cell("idle: the loop before the burst", idle)} if idle else {}
+    cells |= {way: _cell(ways[way][0], rounds) for way, rounds in found.items()}
+    return {"rounds": _ROUNDS[scale], "records": _RECORDS[scale], "cells": cells, "missing": missing}
 
 
-def percentile(values: list[float], share: float) -> float:
-    """In milliseconds."""
-    ordered = sorted(values)
-    return 1e3 * ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+def _cell(title: str, rounds: list[Data]) -> Data:
+    figures = ("burst_s", "memory_mib", "drain_s", "beat_p99_ms", "beat_max_ms", "request_p99_ms", "request_max_ms")
+    return {
+        "title": title,
+        "logged": sum(one["logged"] for one in rounds),
+        "arrived": sum(one["arrived"] for one in rounds),
+        **{each: spread(one[each] for one in rounds) for each in figures},
+    }
 
 
-async def felt(name: str, work: Awaitable[object]) -> None:
-    """Print what heartbeat and requests feel while the work is done."""
-    delays: list[float] = []
-    times: list[float] = []
-    done = asyncio.Event()
-    watchers = [asyncio.create_task(heartbeat(delays, done)), asyncio.create_task(requests(times, done))]
+def one(name: str, records: int, roomy: bool, idle: float) -> None:  # noqa: FBT001 - by name, from JSON
+    """One burst, in this process."""
+    asyncio.run(_one(name, records, 2 * records if roomy else 0, idle))
+
+
+async def _one(name: str, records: int, room: int, idle: float) -> NoReturn:
+    with collecting() as collector:
+        context = contenders()[name].attach(Setup(port=collector.port, room=room))
+        attached = await context.__aenter__()
+        attached.log(0)  # connects
+        await asyncio.sleep(0.1)
+        nothing: Data = {"logged": 0, "arrived": 0, "burst_s": 0.0, "memory_mib": 0.0, "drain_s": 0.0}
+        before = nothing | await _felt(asyncio.sleep(idle))
+        burst = await _burst(attached, collector, records)
+        child.end(burst | {"idle": before})
+
+
+async def _burst(attached: Attached, collector: Collector, records: int) -> Data:
+    gc.collect()
+    memory, lines, began = _memory(), collector.lines, time.perf_counter()
+    for number in range(records):
+        attached.log(number)
+    logged = time.perf_counter()
+    felt = await _felt(_drained(collector, lines + records))
+    return felt | {
+        "logged": records,
+        "arrived": collector.lines - lines,
+        "burst_s": logged - began,
+        # The most so far: what a lane held on the way is in it.
+        "memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - memory,
+        "drain_s": felt["seconds"],
+    }
+
+
+async def _drained(collector: Collector, wanted: int) -> float:
+    """Until all came, or nothing more did for a second; when the last one was seen."""
+    seen, when = collector.lines, time.perf_counter()
+    while seen < wanted and time.perf_counter() - when < 1.0:
+        await asyncio.sleep(0.01)
+        if collector.lines != seen:
+            seen, when = collector.lines, time.perf_counter()
+    return when
+
+
+async def _felt(work: Awaitable[float | None]) -> Data:
+    """What beats and requests feel while the work is done."""
     began = time.perf_counter()
-    await work
-    seconds = time.perf_counter() - began
-    done.set()
-    await asyncio.gather(*watchers)
-    print(f"{name:>6} {seconds:6.2f} s | heartbeat {spread(delays)} | request {spread(times)}")
+    done = asyncio.Event()
+    with beating() as beats:
+        requests = asyncio.create_task(_requests(done))
+        last = await work
+        await beats.next()
+        done.set()
+        times = await requests
+    late, felt = percentiles(beats.late_us), percentiles(times or [0.0])
+    return {
+        "seconds": (last or time.perf_counter()) - began,
+        "beat_p99_ms": late["p99"] / 1000,
+        "beat_max_ms": late["max"] / 1000,
+        "request_p99_ms": felt["p99"] / 1000,
+        "request_max_ms": felt["max"] / 1000,
+    }
 
 
-def spread(values: list[float]) -> str:
-    """Median, 99th percentile and maximum."""
-    p50, p99, most = (percentile(values, share) for share in (0.5, 0.99, 1))
-    return f"p50 {p50:5.2f} p99 {p99:5.2f} max {most:6.2f} ms"
-
-
-def memory() -> float:
-    """MiB, the most so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-async def main(port: int, records: int, queue: int) -> None:
-    """One burst."""
-    sink = TCPSink("127.0.0.1", port, buffer=Buffer(max_records=queue, max_bytes=queue * 2_000))
-    logger = logging.getLogger("burst")
-    logger.propagate = False
-    pipeline = Pipeline(sink, logger=logger, level="INFO", queue_size=queue, shutdown_timeout=120)
-    async with pipeline:
-        logger.info("connect")
-        await pipeline.flush(5)
-        await felt("idle", asyncio.sleep(3))
-        before = memory()
-        gc.collect()
+async def _requests(done: asyncio.Event) -> list[float]:
+    """Microseconds of each."""
+    times: list[float] = []
+    while not done.is_set():
         began = time.perf_counter()
-        for number in range(records):
-            logger.info("hello %d of %s", number, "burst")
-        seconds = time.perf_counter() - began
-        print(f"burst of {records:,}: {seconds:.2f} s, {memory() - before:.0f} MiB more than before")
-        await felt("drain", pipeline.flush(120))
-    stats = pipeline.stats()
-    lost = stats.intake.lost + stats.sinks["TCPSink"].lost
-    print(f"delivered {stats.sinks['TCPSink'].delivered:,}, dropped {lost:,}, balanced: {stats.balanced}")
+        for _ in range(_AWAITS):
+            await asyncio.sleep(0)
+        times.append(1e6 * (time.perf_counter() - began))
+        await asyncio.sleep(_PAUSE)
+    return times
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--records", type=int, default=1_000_000)
-    parser.add_argument("--queue", type=int, default=10_000)
-    arguments = parser.parse_args()
-    with subprocess.Popen([sys.executable, "-c", COLLECTOR], stdout=subprocess.PIPE, text=True) as collector:
-        assert collector.stdout is not None
-        asyncio.run(main(int(collector.stdout.readline()), arguments.records, arguments.queue))
-        print(f"the collector got {int(collector.stdout.readline()):,}")
+def _memory() -> float:
+    """MiB that are resident now."""
+    statm = Path("/proc/self/statm")
+    if not statm.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return int(statm.read_text("ascii").split()[1]) * resource.getpagesize() / 2**20

@@ -1,6 +1,6 @@
 """Does a mail server that hangs slow down the FastAPI example's answers? Latency with a healthy one and a hung one.
 
-    python benchmarks/fastapi_hung_mail.py [--rounds 4] [--seconds 10] [--rate 100]
+    python -m benchmarks.fastapi_hung_mail [--rounds 4] [--seconds 10] [--rate 100]
 
 Each round starts `uvicorn --workers 2` on examples/fastapi_app.py anew and pays for orders at a fixed rate, each an
 error to be mailed. A request's latency counts from when it was to begin, so that one which had to wait for the
@@ -31,12 +31,14 @@ READY_SECONDS = 20.0
 
 
 def free_port() -> int:
+    """A port that nobody has."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         return int(listening.getsockname()[1])
 
 
 @contextmanager
 def process(*command: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A module that runs meanwhile."""
     running = subprocess.Popen(
         [sys.executable, "-m", *command],
         env=os.environ | environment,
@@ -57,6 +59,7 @@ def process(*command: str, **environment: str) -> Iterator[subprocess.Popen[byte
 
 @contextmanager
 def healthy_mail() -> Iterator[int]:
+    """The port of a mail server that takes everything."""
     port = free_port()
     with process("aiosmtpd", "-n", "-c", "aiosmtpd.handlers.Sink", "-l", f"127.0.0.1:{port}"):
         yield port
@@ -64,19 +67,24 @@ def healthy_mail() -> Iterator[int]:
 
 @contextmanager
 def hung_mail() -> Iterator[int]:
+    """The port of one that says nothing."""
     # The kernel accepts for it, and nobody ever answers.
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listening:
         yield listening.getsockname()[1]
 
 
 class Reader(socketserver.BaseRequestHandler):
+    """Takes what comes."""
+
     def handle(self) -> None:
+        """Until the peer is gone."""
         while self.request.recv(65_536):
             pass
 
 
 @contextmanager
 def collector() -> Iterator[int]:
+    """The port of one for the logs."""
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Reader) as server:
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
@@ -113,6 +121,7 @@ async def load(session: ClientSession, rate: int, seconds: float) -> list[float]
 
 @contextmanager
 def example(mail_port: int, log_port: int) -> Iterator[str]:
+    """The URL of the example with these servers."""
     port = free_port()
     command = ["uvicorn", "--app-dir", str(EXAMPLES), "--workers", "2", "--port", str(port), "fastapi_app:app"]
     servers = {
@@ -126,6 +135,7 @@ def example(mail_port: int, log_port: int) -> Iterator[str]:
 
 
 async def measure(url: str, rate: int, seconds: float) -> list[float]:
+    """Milliseconds of each request to a warm server."""
     # A connection for each request, so that either worker may get it.
     async with ClientSession(url, connector=TCPConnector(force_close=True, limit=0)) as session:
         await ready(session)
@@ -133,6 +143,7 @@ async def measure(url: str, rate: int, seconds: float) -> list[float]:
 
 
 def show(name: str, latencies: list[float]) -> tuple[float, float]:
+    """Print a line; median and 99th percentile."""
     cuts = statistics.quantiles(latencies, n=100, method="inclusive")
     p50, p99 = cuts[49], cuts[98]
     print(f"{name:<10}{len(latencies):>10}{p50:>10.2f}{p99:>10.2f}{max(latencies):>10.2f}")
@@ -140,6 +151,7 @@ def show(name: str, latencies: list[float]) -> tuple[float, float]:
 
 
 def main() -> None:
+    """Measure and print."""
     parser = argparse.ArgumentParser(description="Latency of the FastAPI example, its mail server healthy and hung.")
     parser.add_argument("--rounds", type=int, default=4, help="rounds of each kind")
     parser.add_argument("--seconds", type=float, default=10.0, help="how long a round is")

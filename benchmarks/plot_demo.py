@@ -1,8 +1,8 @@
 """Draw the figure of the README from what the demo measured.
 
-offloop demo --json | python benchmarks/plot_demo.py docs/images/loop-delay.svg
+offloop demo --json | python -m benchmarks.plot_demo docs/images/loop-delay.svg
 
-Each row is one round: from the median loop delay over the 99th percentile to the longest. Standard library only.
+Each row is one round: from the median loop delay over the 99th percentile to the longest.
 """
 
 from __future__ import annotations
@@ -14,39 +14,32 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.svg import document
+
 TITLES = {
     "idle": "no logging",
     "standard": "handlers on the logger",
     "queue": "standard queue pair",
     "offloop": "offloop",
 }
-WIDTH, HEIGHT = 720, 272
+HEIGHT = 272
 LEFT, RIGHT, TOP, ROW = 176, 676, 76, 34
 SHORTEST, LONGEST = 0.1, 1000.0  # ms
 
 STYLE = """
-  .card { fill: #ffffff; stroke: #d0d7de }
-  text { font: 13px system-ui, -apple-system, "Segoe UI", sans-serif; fill: #24292f }
-  .title { font-size: 15px; font-weight: 600 }
-  .small { font-size: 12px; fill: #57606a }
-  .grid { stroke: #d0d7de }
   .range { stroke: #57606a; stroke-width: 2 }
   .p50 { fill: #ffffff; stroke: #57606a; stroke-width: 2 }
   .p99 { fill: #b35900 }
   .ours .range, .ours .p50 { stroke: #0a7d4f }
   .ours .p99 { fill: #0a7d4f }
   .ours text { font-weight: 600 }
-  @media (prefers-color-scheme: dark) {
-    .card { fill: #161b22; stroke: #30363d }
-    text { fill: #e6edf3 }
-    .small { fill: #9da7b1 }
-    .grid { stroke: #30363d }
+"""
+DARK = """
     .range { stroke: #9da7b1 }
     .p50 { fill: #161b22; stroke: #9da7b1 }
     .p99 { fill: #f0a35e }
     .ours .range, .ours .p50 { stroke: #4ac38b }
     .ours .p99 { fill: #4ac38b }
-  }
 """
 
 
@@ -57,10 +50,12 @@ def x(milliseconds: float) -> float:
 
 
 def told(milliseconds: float) -> str:
+    """With its unit."""
     return f"{milliseconds:.0f} ms" if milliseconds >= 10 else f"{milliseconds:.1f} ms"
 
 
 def axis() -> Iterator[str]:
+    """The powers of ten."""
     bottom = TOP + ROW * len(TITLES)
     for power in range(-1, 4):
         at = x(10.0**power)
@@ -69,6 +64,7 @@ def axis() -> Iterator[str]:
 
 
 def row(number: int, kind: str, delay: dict[str, float]) -> Iterator[str]:
+    """One round."""
     y = TOP + ROW * number + 8
     p50, p99, longest = (x(delay[part]) for part in ("p50", "p99", "max"))
     yield f'<g class="{"ours" if kind == "offloop" else kind}">'
@@ -82,17 +78,18 @@ def row(number: int, kind: str, delay: dict[str, float]) -> Iterator[str]:
 
 
 def figure(measured: dict[str, Any]) -> Iterator[str]:
+    """All lines of the file."""
     settings = measured["settings"]
     delays = {kind: measured["rounds"][kind]["loop_delay_ms"] for kind in TITLES}
     alt = "; ".join(f"{TITLES[kind]} {told(delay['p99'])}" for kind, delay in delays.items())
-    yield f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}"'
-    yield f' role="img" aria-label="99th percentile of loop delay: {alt}">'
-    yield f"<style>{STYLE}</style>"
-    yield f'<rect class="card" x="0.5" y="0.5" width="{WIDTH - 1}" height="{HEIGHT - 1}" rx="8"/>'
-    yield '<text class="title" x="16" y="28">How late the event loop is</text>'
-    yield (
-        f'<text class="small" x="16" y="48">{settings["rate"]:g} records/s to a collector, errors also to a mail '
-        f"server that takes {1e3 * settings['mail_delay']:g} ms a mail</text>"
+    yield from document(
+        HEIGHT,
+        f"99th percentile of loop delay: {alt}",
+        "How late the event loop is",
+        f"{settings['rate']:g} records/s to a collector, errors also to a mail server that takes "
+        f"{1e3 * settings['mail_delay']:g} ms a mail",
+        STYLE,
+        DARK,
     )
     yield from axis()
     for number, (kind, delay) in enumerate(delays.items()):
@@ -105,6 +102,7 @@ def figure(measured: dict[str, Any]) -> Iterator[str]:
 
 
 def main() -> None:
+    """From stdin to the file that is named."""
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     Path(sys.argv[1]).write_text("\n".join(figure(json.load(sys.stdin))) + "\n", "utf-8")

@@ -1,126 +1,117 @@
-"""What a spool costs: rows a second on this disk, and what a heartbeat feels while a hung sink's records go there.
-
-On a quiet machine: `python benchmarks/spool.py [--rate N] [--seconds S] [--directory D]`. Each way is measured in turn,
-several rounds, in one run: no spool, an outage's, one that always stores, and that with `durable`. The load is 10,000
-records/s unless told otherwise, the sink hangs for ever; the heartbeat is open-loop, from the time each was due.
-"""
+"""What a spool costs: rows a second on this disk, and how late the loop is while a hung sink's records go there."""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import gc
 import logging
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from benchmarks import child
+from benchmarks.beats import beating
+from benchmarks.contenders import MESSAGE, logger_of
+from benchmarks.measuring import Data, delays, spread
 from offloop import Buffer, Pipeline, Spool
 from offloop.capture import Record, capture, restore
 from offloop.spooling.store import SpoolStore
 from offloop.spooling.turn import Turn
 from offloop.testing import HANG, FaultySink
 
-WAYS = {
+WAYS: dict[str, dict[str, Any] | None] = {
     "no spool": None,
-    'when="outage"': {"when": "outage"},
-    'when="always"': {"when": "always"},
-    "always, durable": {"when": "always", "durable": True},
+    '`when="outage"`': {"when": "outage"},
+    '`when="always"`': {"when": "always"},
+    "always, `durable`": {"when": "always", "durable": True},
 }
-GROUPS = (1, 10, 100, 500)
-_BEAT = 0.005  # seconds
+_GROUPS = (1, 10, 100, 500)
+_ROUNDS = {"full": 3, "quick": 1, "smoke": 1}
+_SECONDS = {"full": 1.5, "quick": 0.5, "smoke": 0.1}
+_ROW_SECONDS = {"full": 0.4, "quick": 0.1, "smoke": 0.02}
+_RATE = 10_000
 _TICK = 0.01
 
 
-def record(number: int) -> Record:
-    """An ordinary one."""
-    given = {"name": "shop.orders", "msg": "order %d placed by %s", "args": (number, "Ann B."), "levelno": 20}
-    return restore(capture(logging.makeLogRecord(given)))
+def measure(scale: str, tell: Callable[[str], None]) -> Data:
+    """The part."""
+    late: dict[str, list[list[float]]] = {way: [] for way in WAYS}
+    became: dict[str, str] = {}
+    rows: dict[str, dict[str, list[float]]] = {}
+    for turn in range(_ROUNDS[scale]):
+        for durable in (False, True):
+            tell(f"round {turn + 1} of {_ROUNDS[scale]}: rows")
+            for group, rate in child.run("spool.rows", durable=durable, seconds=_ROW_SECONDS[scale]).items():
+                rows.setdefault(f"`durable={durable}`", {}).setdefault(group, []).append(rate)
+        for way in WAYS:
+            tell(f"round {turn + 1} of {_ROUNDS[scale]}: {way}")
+            found = child.run("spool.one", way=way, seconds=_SECONDS[scale])
+            late[way].append(found["late_us"])
+            became[way] = found["became"]
+    cells = {way: {**delays(late[way]), "became": became[way]} for way in WAYS}
+    stored = {name: {group: spread(rates) for group, rates in cells.items()} for name, cells in rows.items()}
+    return {"rounds": _ROUNDS[scale], "rows": stored, "cells": cells, "missing": {}}
 
 
-def rows_a_second(directory: Path, group: int, *, durable: bool, seconds: float) -> float:
-    """How many rows the disk's thread stores in commits of this many."""
+def rows(durable: bool, seconds: float) -> Data:  # noqa: FBT001 - by name, from JSON
+    """How many rows a second the disk's thread stores, by the size of a commit."""
+    with tempfile.TemporaryDirectory() as base:
+        return {
+            str(group): _rows_a_second(Path(base) / str(group), group, durable=durable, seconds=seconds)
+            for group in _GROUPS
+        }
+
+
+def _rows_a_second(directory: Path, group: int, *, durable: bool, seconds: float) -> float:
     store = SpoolStore(Spool(directory, durable=durable), "rows")
     store.open(0)
     stored, began = 0, time.perf_counter()
     while (elapsed := time.perf_counter() - began) < seconds:
-        rows = [(number, record(number)) for number in range(stored, stored + group)]
-        out = store.exchange(Turn(rows=rows, handed=rows[-1][0], settled=range(stored - group, stored)[: stored or 0]))
+        batch = [(number, _record(number)) for number in range(stored, stored + group)]
+        out = store.exchange(
+            Turn(rows=batch, handed=batch[-1][0], settled=range(stored - group, stored)[: stored or 0])
+        )
         if not out.stored:
-            raise SystemExit(out.error)
+            raise child.Failed(str(out.error))
         stored += group
     store.exchange(Turn(settled=range(stored - group, stored)))
     store.close()
     return stored / elapsed
 
 
-async def delays(spool: Spool | None, rate: int, seconds: float, logger: logging.Logger) -> tuple[list[float], str]:
-    """How late heartbeats were, in milliseconds, and what became of the records."""
-    late: list[float] = []
+def _record(number: int) -> Record:
+    given = {"name": "bench", "msg": MESSAGE, "args": (number, "Ann"), "levelno": logging.INFO}
+    return restore(capture(logging.makeLogRecord(given)))
+
+
+def one(way: str, seconds: float) -> Data:
+    """How late the loop is with one kind of spool, and what became of the records."""
+    with tempfile.TemporaryDirectory() as base:
+        given = WAYS[way]
+        return asyncio.run(_delays(None if given is None else Spool(base, **given), seconds))
+
+
+async def _delays(spool: Spool | None, seconds: float) -> Data:
     sink = FaultySink(always=HANG, name="hung", buffer=Buffer(max_records=1_000))
-    loop = asyncio.get_running_loop()
-    pipeline = Pipeline(sink, logger=logger, level="INFO", spool=spool, shutdown_timeout=0.5, queue_size=100_000)
-    async with pipeline:
-        await asyncio.sleep(0.1)
-        load = asyncio.create_task(log_on(logger, rate, seconds))
-        due = loop.time()
-        while not load.done():
-            due += _BEAT
-            await asyncio.sleep(max(0.0, due - loop.time()))
-            late.append(1e3 * (loop.time() - due))
+    logger = logger_of("spool")
+    async with Pipeline(sink, logger=logger, spool=spool, shutdown_timeout=0.2, queue_size=100_000) as pipeline:
+        gc.collect()
+        with beating() as beats:
+            await beats.begin()
+            await _log_on(logger, seconds)
+            await beats.next()
         counts = pipeline.stats().sinks["hung"]
-        what = f"{counts.offered:,} offered, {counts.spooled:,} on disk, {counts.lost:,} dropped"
-    return late, what
+    became = f"{counts.offered:,} offered, {counts.spooled:,} on disk, {counts.lost:,} dropped"
+    return {"late_us": [round(late, 1) for late in beats.late_us], "became": became}
 
 
-async def log_on(logger: logging.Logger, rate: int, seconds: float) -> None:
+async def _log_on(logger: logging.Logger, seconds: float) -> None:
     """Log at the rate, a hundredth of a second's worth at a time."""
-    loop = asyncio.get_running_loop()
-    due = loop.time()
-    for turn in range(int(seconds / _TICK)):
-        for number in range(int(rate * _TICK)):
-            logger.info("order %d placed by %s", turn * 1_000 + number, "Ann B.")
+    due = time.monotonic()
+    for _ in range(int(seconds / _TICK)):
+        for number in range(int(_RATE * _TICK)):
+            logger.info(MESSAGE, number, "Ann")
         due += _TICK
-        await asyncio.sleep(max(0.0, due - loop.time()))
-
-
-def percentile(values: list[float], share: float) -> float:
-    """Of all values, that below which this share lies."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
-
-
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rate", type=int, default=10_000)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each round")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--directory", help="where the spools are made; a temporary one if not given")
-    options = parser.parse_args()
-    logger = logging.getLogger("shop")
-    logger.propagate = False
-    found: dict[str, list[float]] = {name: [] for name in WAYS}
-    became: dict[str, str] = {}
-    with tempfile.TemporaryDirectory(dir=options.directory) as base:
-        print(f"rows/s in commits of   {'  '.join(f'{group:>7}' for group in GROUPS)}")
-        for durable in (False, True):
-            rates = [
-                rows_a_second(Path(base) / f"rows{group}{durable}", group, durable=durable, seconds=1.0)
-                for group in GROUPS
-            ]
-            print(f"  durable={durable!s:<12} {'  '.join(f'{rate:>7,.0f}' for rate in rates)}")
-        for turn in range(options.rounds):
-            for index, (name, given) in enumerate(WAYS.items()):
-                spool = None if given is None else Spool(Path(base) / f"{turn}-{index}", **given)  # type: ignore[arg-type]
-                gc.collect()
-                late, became[name] = asyncio.run(delays(spool, options.rate, options.seconds, logger))
-                found[name] += late
-    print(f"\nloop delay, {options.rate:,} records/s, the sink hung: p50, p99, max in ms")
-    for name, late in found.items():
-        shares = "  ".join(f"{percentile(late, share):6.2f}" for share in (0.5, 0.99, 1))
-        print(f"  {name:<16} {shares}   {became[name]}")
-
-
-if __name__ == "__main__":
-    main()
+        await asyncio.sleep(max(0.0, due - time.monotonic()))

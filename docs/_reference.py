@@ -30,7 +30,7 @@ PAGES = {
         "dictconfig",
         "structlog-loguru",
     ],
-    "Explanation": ["journey", "never-blocks", "threads", "ends", "spool", "failures", "loss", "tested"],
+    "Explanation": ["journey", "never-blocks", "threads", "ends", "spool", "failures", "loss", "performance", "tested"],
 }
 
 # What users need of modules whose other names are for the rooms around them.
