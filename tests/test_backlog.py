@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given
@@ -163,3 +164,26 @@ def test_forgotten_barrier_is_no_longer_waited_for() -> None:
     backlog.forget(barrier)
     backlog.forget(barrier)
     assert not backlog.flushing
+
+
+LEVELS = st.lists(st.sampled_from([logging.INFO, logging.WARNING, logging.ERROR]), max_size=7)
+
+
+@given(before=LEVELS, levels=LEVELS, buffer=BUFFERS, tight=st.booleans())
+def test_many_at_once_are_taken_as_one_by_one(
+    before: list[int], levels: list[int], buffer: Buffer, tight: bool
+) -> None:
+    """All of them, and only where none of them would be refused or cost another one; otherwise nothing changes."""
+    if tight:
+        buffer = replace(buffer, max_bytes=4_000)
+    one, many = Backlog(buffer), Backlog(buffer)
+    for levelno in before:
+        one.add(old := record(levelno))
+        many.add(old)
+    held, size_bytes, new = list(many), many.size_bytes, [record(levelno) for levelno in levels]
+    lost = [loss for record in new for loss in one.add(record)]
+    if many.extend(new):
+        assert not lost
+        assert (list(many), many.size_bytes) == (list(one), one.size_bytes)
+    else:
+        assert (list(many), many.size_bytes) == (held, size_bytes)

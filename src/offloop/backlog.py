@@ -60,6 +60,16 @@ class Backlog:
         self.append(record)
         return ()
 
+    def extend(self, records: Sequence[Record]) -> bool:
+        """Take records among which none is refused and by which none is lost; False if one might be: none is taken."""
+        room = self._room
+        size_bytes = self.size_bytes + sum([record.size_bytes for record in records])
+        if self.bounded + len(records) > room.easy_records or size_bytes > room.easy_bytes:
+            return False
+        self.waiting.extend(records)
+        self.size_bytes = size_bytes
+        return True
+
     def refusal(self, record: Record) -> Refusal | None:
         """Why there is no room for it, None if there is."""
         room, held = self._room, len(self.waiting) + len(self.flying)
@@ -74,9 +84,10 @@ class Backlog:
 
     def fly(self, count: int) -> None:
         """Move the oldest waiting records into flight."""
+        take, flying = self.waiting.popleft, self.flying
         for _ in range(count):
-            record = self.waiting.popleft()
-            self.flying[id(record)] = record
+            record = take()
+            flying[id(record)] = record
 
     def settle(self, records: Iterable[Record]) -> None:
         """Let go of records that were in flight."""
@@ -88,10 +99,11 @@ class Backlog:
             for barrier in self._barriers:
                 barrier.ahead -= sum(went[: barrier.ahead])
             self._drop_barriers()
+        flying, notices = self.flying, self.notices
         for record in records:
-            if self.notices and self.notices.pop(id(record), None) is not None:
+            if notices and notices.pop(id(record), None) is not None:
                 continue
-            del self.flying[id(record)]
+            del flying[id(record)]
             self.size_bytes -= record.size_bytes
 
     def land(self) -> None:

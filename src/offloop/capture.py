@@ -88,7 +88,10 @@ class Record(Noted):
     def getMessage(self) -> str:  # noqa: N802 - the standard library's name
         """The message with its arguments; where they do not fit, what can be said instead. Never raises."""
         try:
-            return super().getMessage()
+            message, arguments = self.msg, self.args
+            if type(message) is not str:
+                message = str(message)
+            return message % arguments if arguments else message
         except Exception as error:  # noqa: BLE001 - the text says so
             return _unrendered(self, error)
 
@@ -183,7 +186,10 @@ def restore(snapshot: Snapshot | Fields | LogRecord) -> Record:
         snapshot = capture(snapshot)
         if not isinstance(snapshot.get("levelno"), int):
             snapshot["levelno"] = NOTSET
-    template, exception = snapshot.pop(_KEY, None) or (None, None)
+    template: str | None = None
+    exception: FrozenException | None = None
+    if len(snapshot) != PLAIN_LENGTH:
+        template, exception = snapshot.pop(_KEY, None) or (None, None)
     record = Record.__new__(Record)
     record.__dict__ = snapshot
     record._fields = None
@@ -360,13 +366,11 @@ def _size(snapshot: Snapshot, exception: FrozenException | None) -> int:
     if arguments:
         size += _weight(arguments, 0)
     if len(snapshot) > PLAIN_LENGTH:
-        size += sum(_weight(value, 0) for name, value in snapshot.items() if name not in STANDARD)
+        size += sum([_weight(value, 0) for name, value in snapshot.items() if name not in STANDARD])
     stack = snapshot.get("stack_info")
     if type(stack) is str:
         size += len(stack)
-    if exception is not None:
-        size += exception.size_bytes
-    return size
+    return size if exception is None else size + exception.size_bytes
 
 
 def _size_of_fields(fields: Fields) -> int:
@@ -378,14 +382,23 @@ def _size_of_fields(fields: Fields) -> int:
     return size
 
 
-def _weight(value: object, depth: int) -> int:
+def _weight(value: Any, depth: int) -> int:
     cls = type(value)
     if cls is str or cls is bytes:
-        return 50 + len(cast("str", value))
+        return 50 + len(value)
     if depth < _MAX_DEPTH:
         if cls is tuple or cls is list or cls is set:
-            return 56 + sum(_weight(item, depth + 1) for item in cast("list[object]", value))
+            size = 56
+            for item in value:
+                kind = type(item)
+                # The common ones here: a call for each would be most of the work.
+                if kind is str:
+                    size += 50 + len(item)
+                elif kind is int or kind is float:
+                    size += 32
+                else:
+                    size += _weight(item, depth + 1)
+            return size
         if cls is dict:
-            pairs = cast("dict[object, object]", value).items()
-            return 64 + sum(100 + _weight(item, depth + 1) for _, item in pairs)
+            return 64 + sum([100 + _weight(item, depth + 1) for item in value.values()])
     return 32

@@ -315,8 +315,7 @@ class Lane:
     def _count_in(self, offered: int, accepted: Sequence[Record]) -> None:
         self.ledger.offered += offered
         self.ledger.filtered += offered - len(accepted)
-        for record in accepted:
-            self._admit(record)
+        self._admit_all(accepted)
 
     def _arrived(self) -> None:
         """Records came, and were counted."""
@@ -325,6 +324,12 @@ class Lane:
     def _pending(self) -> int:
         """How many records are held in memory alone."""
         return len(self.backlog) + len(self.porter.leaving)
+
+    def _admit_all(self, records: Sequence[Record]) -> None:
+        """Take records in, oldest first."""
+        if not self.backlog.extend(records):
+            for record in records:
+                self._admit(record)
 
     def _admit(self, record: Record) -> None:
         """Take a record, and see to what is lost by it."""

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import islice
 
 from offloop import diagnostics
@@ -92,7 +93,7 @@ def _encoder(sink: Sink, others: Sequence[Sink]) -> Callable[[Record], bytes]:
     if key is None or not any(other.encoding_key() == key for other in others):
         if others and not sink.encodes_purely():
             return lambda record: encode_safely(sink, record.twin())
-        return lambda record: encode_safely(sink, record)
+        return partial(encode_safely, sink)
 
     def shared(record: Record) -> bytes:
         if record.encodings is None:
@@ -109,7 +110,8 @@ def _encoder(sink: Sink, others: Sequence[Sink]) -> Callable[[Record], bytes]:
 def encode_safely(sink: Sink, record: Record) -> bytes:
     """The record as the sink encodes it; failing that, as its default formatter does, or as JSON. Never raises."""
     try:
-        return _bytes(sink.encode(record))
+        data = sink.encode(record)
+        return data if type(data) is bytes else _bytes(data)
     except FAILURES as error:  # reported, and the record goes out in another form
         diagnostics.report(
             f"encode:{id(sink)}",

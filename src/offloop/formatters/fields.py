@@ -79,18 +79,35 @@ def _noted(record: LogRecord) -> tuple[Any, ...]:
 
 
 def _plain(record: LogRecord, when: object, extra: dict[str, Any], static: Mapping[str, Any]) -> dict[str, Any]:
-    name, level, _, path, line, function, process, _, thread, task, stack = _noted(record)
-    fields: dict[str, Any] = {
-        "time": when,
-        "level": level,
-        "logger": name,
-        "message": message_of(record),
-        "file": path,
-        "line": line,
-        "function": function,
-        "process": process,
-        "thread": thread,
-    }
+    noted = fields_of(record)
+    if noted is None:
+        values = record.__dict__
+        fields: dict[str, Any] = {
+            "time": when,
+            "level": values["levelname"],
+            "logger": values["name"],
+            "message": message_of(record),
+            "file": values["pathname"],
+            "line": values["lineno"],
+            "function": values["funcName"],
+            "process": values["process"],
+            "thread": values["threadName"],
+        }
+        task, stack = values.get("taskName"), values["stack_info"]
+    else:
+        name, level, _, path, line, function, process, _, thread, task = noted[COMMON]
+        fields = {
+            "time": when,
+            "level": level,
+            "logger": name,
+            "message": message_of(record),
+            "file": path,
+            "line": line,
+            "function": function,
+            "process": process,
+            "thread": thread,
+        }
+        stack = noted[STACK_INFO]
     if task is not None:
         fields["task"] = task
     failure = failure_of(record)
