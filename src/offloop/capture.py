@@ -383,14 +383,14 @@ def _size_of_fields(fields: Fields) -> int:
 
 
 def _weight(value: Any, depth: int) -> int:
-    cls: Any = type(value)
+    cls: Any = type(value)  # pyright: ignore[reportUnknownVariableType]
     if cls is str or cls is bytes:
         return 50 + len(value)
     if depth < _MAX_DEPTH:
         if cls is tuple or cls is list or cls is set:
             size = 56
             for item in value:
-                kind: Any = type(item)
+                kind: Any = type(item)  # pyright: ignore[reportUnknownVariableType]
                 # The common ones here: a call for each would be most of the work.
                 if kind is str:
                     size += 50 + len(item)
