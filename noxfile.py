@@ -119,6 +119,13 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def instructions(session: nox.Session) -> None:
+    """By how much a change moved the instructions of the hot path; needs valgrind. `-- --write` keeps the figures."""
+    session.install("-e.")
+    session.run("python", "-m", "benchmarks.instructions", *session.posargs)
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """The documentation, strict: a link that leads nowhere is an error. `-- serve` shows it while it is written."""
     session.install("-e.[all]", *group("docs"))
