@@ -7,7 +7,9 @@ import random
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 from benchmarks.contenders import present
 from benchmarks.measuring import Data, spread
@@ -64,4 +66,7 @@ def _profile() -> list[tuple[str, float]]:
 
 
 def _python(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=True, env=os.environ)
+    # Whatever the environment says of bytecode: an installed package has it.
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    env["PYTHONPYCACHEPREFIX"] = str(Path(tempfile.gettempdir()) / "offloop-bench-bytecode")
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=True, env=env)
