@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from pathlib import Path
 
 from benchmarks.contenders import present
 from benchmarks.measuring import Data, spread
@@ -41,32 +40,36 @@ _LINE = re.compile(r"import time: +(\d+) \| +\d+ \| +(\S+)")
 
 def measure(scale: str, tell: Callable[[str], None]) -> Data:
     """The part."""
+    # Whatever the environment says of bytecode: an installed package has it.
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        return _measured(scale, tell, {**env, "PYTHONPYCACHEPREFIX": folder})
+
+
+def _measured(scale: str, tell: Callable[[str], None], env: dict[str, str]) -> Data:
     names, missing = present([name for name in _MODULES.values() if name != "noop"])
     modules = [module for module, name in _MODULES.items() if name in names]
     taken: dict[str, list[tuple[float, float]]] = {module: [] for module in modules}
     for turn in range(_ROUNDS[scale] + 1):
         tell(f"round {turn} of {_ROUNDS[scale]}")
         for module in random.sample(modules, len(modules)):
-            cpu, wall = map(float, _python("-c", _TIMED.format(module)).stdout.split())
+            cpu, wall = map(float, _python(env, "-c", _TIMED.format(module)).stdout.split())
             if turn:  # the first one writes bytecode
                 taken[module].append((cpu, wall))
     cells = {
         module: {"cpu_ms": spread(cpu for cpu, _ in times), "wall_ms": spread(wall for _, wall in times)}
         for module, times in taken.items()
     }
-    return {"rounds": _ROUNDS[scale], "cells": cells, "profile": _profile(), "missing": missing}
+    return {"rounds": _ROUNDS[scale], "cells": cells, "profile": _profile(env), "missing": missing}
 
 
-def _profile() -> list[tuple[str, float]]:
+def _profile(env: dict[str, str]) -> list[tuple[str, float]]:
     """Which modules take longest by themselves, of those that are not there before: name and milliseconds."""
-    before = {module for _, module in _LINE.findall(_python("-X", "importtime", "-c", _BASE).stderr)}
-    found = _LINE.findall(_python("-X", "importtime", "-c", f"{_BASE}\nimport offloop").stderr)
+    before = {module for _, module in _LINE.findall(_python(env, "-X", "importtime", "-c", _BASE).stderr)}
+    found = _LINE.findall(_python(env, "-X", "importtime", "-c", f"{_BASE}\nimport offloop").stderr)
     own = [(module, int(taken) / 1000) for taken, module in found if module not in before]
     return sorted(own, key=lambda each: -each[1])[:_LONGEST]
 
 
-def _python(*arguments: str) -> subprocess.CompletedProcess[str]:
-    # Whatever the environment says of bytecode: an installed package has it.
-    env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    env["PYTHONPYCACHEPREFIX"] = str(Path(tempfile.gettempdir()) / "offloop-bench-bytecode")
+def _python(env: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=True, env=env)
