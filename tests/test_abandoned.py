@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,6 +66,35 @@ def test_what_an_abandoned_loop_left_is_delivered_once(
     counts = sink_of(pipeline)
     assert sink.messages == said(0, 60)
     assert (counts.offered, counts.delivered, counts.lost, counts.spooled, counts.pending) == (60, 60, 0, 0, 0)
+
+
+class Stopping(MemorySink):
+    """Stops the loop just before its first attempt."""
+
+    def encode(self, record: logging.LogRecord) -> bytes:
+        asyncio.get_running_loop().stop()
+        return super().encode(record)
+
+
+def test_attempt_that_never_began_is_no_forgotten_await(
+    log: logging.Logger, forgotten: asyncio.AbstractEventLoop
+) -> None:
+    """A loop that is closed between an attempt and its first step leaves nothing that Python warns of."""
+    pipeline = Pipeline(Stopping(), logger=log)
+
+    async def begin() -> None:
+        pipeline.start()
+        log.info("x")
+        await asyncio.sleep(3600)
+
+    with pytest.raises(RuntimeError, match="stopped before"):
+        forgotten.run_until_complete(begin())
+    forgotten.close()
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        pipeline.listener.give_up()
+        gc.collect()
+    assert not [warning for warning in warned if "_called" in str(warning.message)]
 
 
 def test_flush_right_after_the_next_start(log: logging.Logger, forgotten: asyncio.AbstractEventLoop) -> None:

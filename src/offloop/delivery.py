@@ -9,6 +9,7 @@ the lane does, through `Settlement`.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import random
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -222,17 +223,24 @@ class Delivery:
     async def _bounded(self, call: Callable[[], Awaitable[None]], timeout: float, what: str) -> BaseException | None:
         ended: asyncio.Future[None] = self._loop.create_future()
         began = self._loop.time()
-        task = _start(self._loop, _called(call, ended))
+        called = _called(call, ended)
+        task = _start(self._loop, called)
         task.add_done_callback(partial(_resolve, ended))  # a task that is cancelled before it began tells nobody
-        if not await self._hold(ended, timeout):
-            took = f"{self._loop.time() - began:.1f} s"
-            task.cancel()
-            if not await self._hold(ended, _GRACE):
-                self._abandoned.add(task)
-                task.add_done_callback(self._forget)
-                return TemporaryFailure(f"{what} hung for {took} and ignored its cancellation; abandoned")
-            if task.cancelled() or task.exception() is not None:
-                return TemporaryFailure(f"{what} was not done after {took}")
+        try:
+            if not await self._hold(ended, timeout):
+                took = f"{self._loop.time() - began:.1f} s"
+                task.cancel()
+                if not await self._hold(ended, _GRACE):
+                    self._abandoned.add(task)
+                    task.add_done_callback(self._forget)
+                    return TemporaryFailure(f"{what} hung for {took} and ignored its cancellation; abandoned")
+                if task.cancelled() or task.exception() is not None:
+                    return TemporaryFailure(f"{what} was not done after {took}")
+        except GeneratorExit:
+            # The loop was closed without a stop, perhaps before the first step: nobody forgot to await this.
+            if inspect.getcoroutinestate(called) == inspect.CORO_CREATED:
+                called.close()
+            raise
         if task.cancelled():
             return TemporaryFailure(f"{what} was cancelled")
         return task.exception()

@@ -49,6 +49,9 @@ async def test_spool_of_a_pipeline_is_for_sinks_without_one(log: logging.Logger,
     )
     async with pipeline:
         say(log)
+        # Stored, and delivered where somebody takes them, before there is a deadline.
+        await until(lambda: [counts.spooled for counts in pipeline.stats().sinks.values()] == [50, 50, 0])
+        await until(lambda: len(function) == 50)
     stats = pipeline.stats()
     assert [counts.spooled for counts in stats.sinks.values()] == [50, 50, 0]
     assert len(function) == 50
@@ -241,10 +244,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", place], check=True)
 
 
-@pytest.mark.parametrize("room", [0, 300_000])
+@pytest.mark.parametrize("room", [0, 300_000, 1_048_576])
 @pytest.mark.parametrize("when", ["outage", "always"])
 async def test_full_disk_is_no_exception(tmp_path: Path, small_disk: Path, when: str, room: int) -> None:
-    """The same on a disk that is full, soon or from the start, until somebody else's file is removed."""
+    """The same on a disk that is full, soon or from the start, until another file is removed; or by what is stored."""
     other = small_disk / "other"
     other.write_bytes(bytes(1024 * 1024 - room))
     await fill(tmp_path, small_disk / "spool", when, other)

@@ -6,6 +6,7 @@ disk that is full or away.
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import struct
@@ -32,6 +33,7 @@ __all__ = [
 PAGE_BYTES = 4096
 _ROWS = 400  # in one INSERT; SQLite before 3.32 takes no more than 999 values
 _WAL_BYTES = 4 * 1024 * 1024
+_SPARE_BYTES = 64 * 1024
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
 _CHECKED = struct.Struct("<qqd")
 _STATE = struct.Struct("<5q")
@@ -202,6 +204,44 @@ class SpoolFile:
                 execute("ROLLBACK")
             raise
         self.state = after
+
+    def make_room(self, size_bytes: int) -> None:
+        """See that after storing so much the disk still has room to remove it.
+
+        What is removed is written to the log first, and the log can only begin anew when what it holds fits into the
+        file. A disk that was filled to the last page would never get rid of anything.
+
+        Raises:
+            OSError: It has not; nothing was changed.
+        """
+        if not self._missing(3 * size_bytes + _SPARE_BYTES):
+            return
+        self.begin_log()
+        missing = self._missing(3 * size_bytes + _SPARE_BYTES)
+        # Pages of the file that are free are used first: then there is the log alone to grow.
+        if missing and (self._free_bytes() < 2 * size_bytes or self._missing(2 * size_bytes)):
+            words = f"{os.strerror(errno.ENOSPC)}: {missing} bytes more are needed"
+            raise OSError(errno.ENOSPC, words, str(self.path))
+
+    def begin_log(self) -> None:
+        """Have what the log holds written to the file, and begin it anew, if there is room for that."""
+        with suppress(sqlite3.Error):
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def _free_bytes(self) -> int:
+        (pages,) = self._connection.execute("PRAGMA freelist_count").fetchone()
+        return int(pages) * PAGE_BYTES
+
+    def _missing(self, size_bytes: int) -> int:
+        """How much less the disk has than this and, once more, the log."""
+        disk = os.statvfs(self.path.parent)
+        if not disk.f_blocks:
+            return 0  # a file system that does not tell
+        try:
+            log = Path(f"{self.path}-wal").stat().st_size
+        except FileNotFoundError:
+            log = 0
+        return max(0, log + size_bytes - disk.f_bavail * disk.f_frsize)
 
     def after(self, id_: int, count: int) -> Iterator[Row]:
         """The next rows after an id, at most so many, damaged ones too."""

@@ -252,6 +252,7 @@ class SpoolStore:
         if rows:
             own = self._own or self._make()
             self._keep_on_disk(own)
+            own.file.make_room(sum(len(row.data) for row in rows))
             settled = [number for number in turn.settled if number >= own.floor]
             self._on(own, lambda: own.file.change(delete=settled, insert=rows, claim=turn.claim), out)
             handed = [row.id for row in rows if row.id <= turn.handed]
@@ -266,10 +267,25 @@ class SpoolStore:
         for member in reversed(self._members):
             ids = [number - member.offset for number in out.kept[bisect_left(out.kept, member.floor) :]]
             if ids:
-                self._on(member, lambda member=member, ids=ids: member.file.change(delete=ids), out)  # type: ignore[misc]
-                member.handed -= len(ids)
-                del out.kept[-len(ids) :]
+                self._remove_from(member, ids, out)
         out.kept.clear()  # nobody has these: a fault took them, and they were counted
+
+    def _remove_from(self, member: _Member, ids: list[int], out: Outcome) -> None:
+        """Remove rows from one file: at once, or on a full disk in pieces, with the log begun anew for each."""
+        at_once = len(ids)
+        while ids:
+            piece = ids[-at_once:]
+            try:
+                self._on(member, lambda piece=piece: member.file.change(delete=piece), out)  # type: ignore[misc]
+            except sqlite3.Error:
+                if at_once == 1:
+                    raise
+                member.file.begin_log()
+                at_once = (at_once + 1) // 2
+            else:
+                member.handed -= len(piece)
+                del ids[-len(piece) :]
+                del out.kept[-len(piece) :]
 
     def _make(self) -> _Member:
         """The file of this process, made when it is needed."""
