@@ -583,6 +583,8 @@ class SpooledLane(Lane):
             self._removing = False
             self._unread, self._size_bytes = outcome.unread, outcome.size_bytes
             self._note_trouble(outcome.error)
+            if outcome.read:
+                self._retry_at = 0.0  # what is there leaves the disk, full or not: no reason to wait
             self._shed()
         ledger.end()
 
