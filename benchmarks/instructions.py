@@ -131,7 +131,14 @@ def _step(step: Callable[[logging.LogRecord], object], times: int) -> None:
     del kept[:]
 
 
+def _made(factory: Callable[..., logging.LogRecord], times: int) -> None:
+    for _ in range(times):
+        factory("bench", logging.INFO, __file__, 1, "order %d placed by %s", (4711, "Ann"), None, "made")
+
+
 CASES: dict[str, Case] = {
+    "a record": partial(_made, logging.LogRecord),
+    "a fast record": partial(_made, records.FastRecord),
     "no-op, no arguments": _plain,
     "no-op, two arguments": _arguments,
     "call, no arguments": _plain,

@@ -227,6 +227,18 @@ def test_exception_is_frozen_and_text_of_others_forgotten() -> None:
     assert record.exc_text == "in colours"
 
 
+def test_exception_of_a_record_that_lacks_an_attribute_is_kept() -> None:
+    """However many attributes a record has, what was frozen is found again."""
+    try:
+        raise ValueError("broken")
+    except ValueError as error:
+        record = logging.LogRecord("app", logging.ERROR, "", 1, "failed", (), (ValueError, error, error.__traceback__))
+    del record.processName
+    restored = restore(capture(record))
+    assert restored.exception is not None
+    assert restored.exception.text().endswith("ValueError: broken")
+
+
 def test_exc_info_in_odd_forms() -> None:
     """An exception itself, a false one, three times None, and nonsense."""
 

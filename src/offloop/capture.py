@@ -35,6 +35,7 @@ Snapshot = dict[str, Any]
 """What waits in the queue: a copy of a record's `__dict__`; under `_KEY` what a plain record has no place for."""
 
 _KEY = "\0offloop"
+_NEITHER: tuple[str | None, FrozenException | None] = (None, None)
 _MAX_DEPTH = 8
 _MAX_CONTAINERS = 10_000
 _CONTAINERS = frozenset({dict, list, tuple, set, frozenset})
@@ -88,6 +89,7 @@ class Record(Noted):
     def getMessage(self) -> str:  # noqa: N802 - the standard library's name
         """The message with its arguments; where they do not fit, what can be said instead. Never raises."""
         try:
+            # As the standard class does, without a call to it.
             message, arguments = self.msg, self.args
             if type(message) is not str:
                 message = str(message)
@@ -139,7 +141,8 @@ class _LazyRecord(Lazy, Record):
         if fields is None:
             return Record.getMessage(self)
         try:
-            return cast("str", fields[MSG] % fields[ARGS] if fields[ARGS] else fields[MSG])
+            message: str = fields[MSG]
+            return message % fields[ARGS] if fields[ARGS] else message
         except Exception as error:  # noqa: BLE001 - the text says so
             return _unrendered(self, error)
 
@@ -186,10 +189,7 @@ def restore(snapshot: Snapshot | Fields | LogRecord) -> Record:
         snapshot = capture(snapshot)
         if not isinstance(snapshot.get("levelno"), int):
             snapshot["levelno"] = NOTSET
-    template: str | None = None
-    exception: FrozenException | None = None
-    if len(snapshot) != PLAIN_LENGTH:
-        template, exception = snapshot.pop(_KEY, None) or (None, None)
+    template, exception = snapshot.pop(_KEY, _NEITHER)
     record = Record.__new__(Record)
     record.__dict__ = snapshot
     record._fields = None

@@ -34,8 +34,9 @@ _NAMES = (
     *("name", "levelname", "levelno", "pathname", "lineno", "funcName", "process", "thread", "threadName", "taskName"),
 )
 MSG, ARGS, EXC_INFO, STACK_INFO, TIME = range(5)
-COMMON = slice(_NAMES.index("name"), None)
+COMMON = slice(_NAMES.index("name"), _NAMES.index("taskName"))
 """The fields that formatters want, together."""
+TASK_NAME = _NAMES.index("taskName")
 LEVELNO = _NAMES.index("levelno")
 
 _KNOWN = (
@@ -240,8 +241,8 @@ def attributes(fields: Fields) -> dict[str, Any]:
 
 def created_of(fields: Fields) -> float:
     """Seconds since the epoch."""
-    now = fields[TIME]
-    return cast("float", now / 1e9 if _IN_NS else now)
+    now: float = fields[TIME]
+    return now / 1e9 if _IN_NS else now
 
 
 def _filled(record: Any) -> dict[str, Any]:
@@ -296,10 +297,9 @@ def _process_name(processes: Any) -> Any:
 def _file(pathname: Any) -> tuple[Any, str]:
     """File name and module."""
     try:
-        return _files[pathname]
-    except (KeyError, TypeError):
-        pass
-    try:
+        known = _files.get(pathname)
+        if known is not None:
+            return known
         filename = os.path.basename(pathname)  # noqa: PTH119 - a Path costs twenty times as much
         found = filename, os.path.splitext(filename)[0]  # noqa: PTH122
     except (TypeError, ValueError, AttributeError):

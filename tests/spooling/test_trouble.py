@@ -244,6 +244,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", place], check=True)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("room", [0, 300_000, 1_048_576])
 @pytest.mark.parametrize("when", ["outage", "always"])
 async def test_full_disk_is_no_exception(tmp_path: Path, small_disk: Path, when: str, room: int) -> None:

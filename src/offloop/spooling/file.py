@@ -26,6 +26,7 @@ __all__ = [
     "SpoolFile",
     "State",
     "is_damage",
+    "is_full",
     "remove",
     "row_of",
 ]
@@ -121,6 +122,11 @@ def row_of(id_: int, level: int, created: float, data: bytes) -> Row:
 def is_damage(error: sqlite3.Error) -> bool:
     """Whether the file is broken, rather than the disk full, away or slow."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE
+
+
+def is_full(error: sqlite3.Error) -> bool:
+    """Whether there was no room for it on the disk."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
 
 
 def remove(path: Path) -> None:

@@ -24,7 +24,7 @@ from typing import TypeVar
 from offloop.capture import Record
 from offloop.spool import Spool
 from offloop.spooling.codec import Unreadable, pack, unpack
-from offloop.spooling.file import Abandoned, Damaged, Row, SpoolFile, is_damage, remove, row_of
+from offloop.spooling.file import Abandoned, Damaged, Row, SpoolFile, is_damage, is_full, remove, row_of
 from offloop.spooling.lock import SpoolLock
 from offloop.spooling.rescue import Rescue
 from offloop.spooling.turn import Numbered, Outcome, Turn
@@ -252,7 +252,8 @@ class SpoolStore:
         if rows:
             own = self._own or self._make()
             self._keep_on_disk(own)
-            own.file.make_room(sum(len(row.data) for row in rows))
+            size_bytes = sum(len(row.data) for row in rows)
+            self._on(own, lambda: own.file.make_room(size_bytes), out)
             settled = [number for number in turn.settled if number >= own.floor]
             self._on(own, lambda: own.file.change(delete=settled, insert=rows, claim=turn.claim), out)
             handed = [row.id for row in rows if row.id <= turn.handed]
@@ -277,8 +278,8 @@ class SpoolStore:
             piece = ids[-at_once:]
             try:
                 self._on(member, lambda piece=piece: member.file.change(delete=piece), out)  # type: ignore[misc]
-            except sqlite3.Error:
-                if at_once == 1:
+            except sqlite3.Error as error:
+                if at_once == 1 or not is_full(error):
                     raise
                 member.file.begin_log()
                 at_once = (at_once + 1) // 2
