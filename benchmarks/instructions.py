@@ -1,4 +1,4 @@
-"""How many instructions a step takes, by callgrind: `nox -s instructions`, a minute or two.
+"""How many instructions a step takes, by callgrind: `nox -s instructions`, four minutes.
 
 Times on a shared machine move by a tenth from run to run, these counts by a hundredth. So they tell what a change to
 the hot path did. They depend on the build of Python, and are kept for each in benchmarks/instructions.json, where
