@@ -84,15 +84,13 @@ class Backlog:
 
     def fly(self, count: int) -> None:
         """Move the oldest waiting records into flight."""
-        take, flying = self.waiting.popleft, self.flying
-        for _ in range(count):
-            record = take()
-            flying[id(record)] = record
+        take = self.waiting.popleft
+        records = [take() for _ in range(count)]
+        self.flying.update(zip(map(id, records), records, strict=True))
 
-    def settle(self, records: Iterable[Record]) -> None:
+    def settle(self, records: Sequence[Record]) -> None:
         """Let go of records that were in flight."""
         if self._barriers:
-            records = list(records)
             gone = set(map(id, records))
             # Not the oldest first: of a batch that was taken in part, what stays may be older than what went.
             went = [key in gone for key in (*self.notices, *self.flying)]
@@ -100,6 +98,10 @@ class Backlog:
                 barrier.ahead -= sum(went[: barrier.ahead])
             self._drop_barriers()
         flying, notices = self.flying, self.notices
+        if not notices and len(records) == len(flying):  # the whole batch, as nearly always
+            self.size_bytes -= sum([record.size_bytes for record in records])
+            flying.clear()
+            return
         for record in records:
             if notices and notices.pop(id(record), None) is not None:
                 continue

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import reprlib
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from logging import NOTSET, LogRecord, makeLogRecord
 from typing import Any, ClassVar, SupportsIndex, cast
 
-from offloop.records import ARGS, MSG, STACK_INFO, Fields, Lazy, Noted, attributes_of, fields_of, ordinary_of
+from offloop.records import ARGS, LEVELNO, MSG, STACK_INFO, Fields, Lazy, Noted, attributes_of, fields_of, ordinary_of
 from offloop.tracebacks import FrozenException, freeze
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "fixed",
     "message_of",
     "restore",
+    "restore_all",
     "scalar_of",
     "text_of",
 ]
@@ -198,6 +200,52 @@ def restore(snapshot: Snapshot | Fields | LogRecord) -> Record:
     record.encodings = None
     record.size_bytes = _size(snapshot, exception)
     return record
+
+
+def restore_all(snapshots: Sequence[object], deadline: float) -> tuple[list[Record], int]:
+    """As `restore`, for many: the records, and how many items between them were none.
+
+    Args:
+        snapshots: Any items of a queue, the oldest first.
+        deadline: By `time.perf_counter`: from then on those that are not plain are left, and all that come after them.
+    """
+    records: list[Record] = []
+    odd = 0
+    make, length, key, found = Record.__new__, PLAIN_LENGTH, _KEY, records.append
+    for item in snapshots:
+        item: Any
+        try:
+            # What nearly all records are is written out: the calls would cost more than the work.
+            if type(item) is dict and len(item) == length and key not in item:
+                message, arguments, level, stack = item["msg"], item["args"], item["levelno"], item["stack_info"]
+            elif type(item) is tuple:
+                message, arguments, level, stack = item[MSG], item[ARGS], item[LEVELNO], item[STACK_INFO]
+            else:
+                message = arguments = level = stack = item  # to be looked at closely
+            if stack is None and type(message) is str and type(arguments) is tuple and type(level) is int:
+                size = _BASE_BYTES + len(message)
+                for argument in arguments:
+                    cls = type(argument)
+                    size += 50 + len(argument) if cls is str else 32 if cls is int else _weight(argument, 1)
+                record = make(Record)
+                record._template = record.exception = record.encodings = None  # noqa: SLF001 - ours
+                record.size_bytes = size
+                if type(item) is dict:
+                    record.__dict__ = item
+                    record._fields = None
+                else:
+                    record._fields = item
+                    record.__class__ = _LazyRecord
+                found(record)
+                continue
+            record = restore(item)
+            record.levelno + NOTSET
+            found(record)
+        except Exception:  # noqa: BLE001 - what someone else put on the queue is no record: the caller counts it
+            odd += 1
+        if time.perf_counter() >= deadline:
+            break
+    return records, odd
 
 
 def _of_fields(fields: Fields, size_bytes: int) -> Record:

@@ -273,15 +273,16 @@ class Intake:
         """Move up to `limit` records into the hand, oldest first; they stay pending until `commit`."""
         self.floor = self._read_floor()
         hand = self.hand
+        get = self._get if self.own is None else self.own.popleft
+        held = len(hand)
         self._version += 1
         try:
-            while len(hand) < limit:
-                hand.append(self._get())
-                self._taken += 1
+            for _ in range(limit - held):
+                hand.append(get())
         except (IndexError, asyncio.QueueEmpty):
-            # What is staged comes after what is queued.
-            self._taken += self.staged.move(hand, limit)
+            self.staged.move(hand, limit)  # what is staged comes after what is queued
         finally:
+            self._taken += len(hand) - held
             self._version += 1
         self._turnstile.admit(self.bound - self.backlog)
         return hand
@@ -360,8 +361,6 @@ class Intake:
             pass  # a consumer of a closed loop still waited on the queue; the record is in it all the same
 
     def _get(self) -> Item:
-        if self.own is not None:
-            return self.own.popleft()
         item = self.queue.get_nowait()
         self.queue.task_done()
         return item

@@ -15,7 +15,7 @@ from typing import Any, Self
 import anyio
 
 from offloop import diagnostics, fork
-from offloop.capture import Record, restore, text_of
+from offloop.capture import Record, restore_all, text_of
 from offloop.delivery import marked_context
 from offloop.errors import ConfigError, PipelineInUse
 from offloop.gate import Accept, acceptance
@@ -38,7 +38,7 @@ __all__ = ["QueueListener"]
 import_module("anyio._backends._asyncio")
 
 _HAND = 256  # records taken from the queue at a time
-_LOOK = 16  # records routed between two looks at the clock
+_MANY, _FEW = 64, 16  # records routed between two looks at the clock; with filters
 _TURNS = 10  # of the loop, that tasks get to end in when their time is over
 _ROUNDS = 5  # how often a stop goes back for what was logged meanwhile
 
@@ -348,23 +348,22 @@ class QueueListener:
         """Route a handful of records; True if there are no more."""
         hand = self._intake.take(_HAND)
         routes = self._routes()
-        count = odd = 0
-        for item in hand:
-            try:
-                record = restore(item)
-                level = record.levelno + logging.NOTSET
-            except Exception:  # noqa: BLE001 - what someone else put on the queue is no record: counted below
-                odd += 1
-                continue
+        levels_matter = any(floor > logging.NOTSET for floor, _, _ in routes)
+        step = _FEW if any(accept is not None for _, accept, _ in routes) else _MANY
+        start = count = 0
+        while start < len(hand):
+            records, odd = restore_all(hand[start : start + step], deadline)
+            levels = [record.levelno for record in records] if levels_matter else ()
             for floor, accept, chunk in routes:
-                if level >= floor:
-                    if accept is None:
-                        chunk.append(record)
-                    elif (accepted := accept(record)) is not None:
-                        chunk.append(accepted)
-            count += 1
-            if not count % _LOOK and time.perf_counter() >= deadline:
+                wanted = records
+                if levels and min(levels) < floor:
+                    wanted = [record for record, level in zip(records, levels, strict=True) if level >= floor]
+                chunk.extend(wanted if accept is None else filter(None, map(accept, wanted)))
+            start += len(records) + odd
+            count += len(records)
+            if time.perf_counter() >= deadline:
                 break
+        odd = start - count
         for lane in self._routed:
             lane.commit(count)
         self._intake.commit(count, odd)

@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from functools import partial
 from itertools import islice
 
 from offloop import diagnostics
@@ -21,6 +20,7 @@ from offloop.worker import Breather, Worker
 
 __all__ = ["encode_safely", "pack", "render"]
 
+_LOOK_BYTES = 12 * 1_280  # of records between two looks at the clock: a dozen short ones; one where others encode
 _RENDER_TIMEOUT = 5.0  # seconds; source files may lie on a disk that hangs
 
 
@@ -58,24 +58,34 @@ async def pack(sink: Sink, backlog: Backlog, ledger: Ledger, others: Sequence[Si
     # At most half of the buffer flies, so that an outage always leaves something old to evict.
     max_records = min(limits.max_records - len(notices), max(1, sink.buffer.max_records // 2))
     encode = _encoder(sink, others) if sink.encodes else None
-    encoded = list(map(encode, notices)) if encode is not None else []
+    encoded = [_safely(encode, sink, notice) for notice in notices] if encode is not None else []
     size_bytes = sum(map(len, encoded))
+    stride = _LOOK_BYTES if encode is None or sink.encodes_purely() else 0
 
     def step(deadline: float) -> bool:
         nonlocal size_bytes
-        count, done = 0, True
+        count, unlooked, done = 0, 0, True
         for record in islice(backlog.waiting, max(0, max_records - len(backlog.flying))):
-            if count and time.perf_counter() >= deadline:
-                done = False
-                break
+            unlooked += record.size_bytes
+            if unlooked > stride:
+                if count and time.perf_counter() >= deadline:
+                    done = False
+                    break
+                unlooked = record.size_bytes
             if record.exception is not None and record.exc_text is None:
                 break
             if encode is not None:
-                data = encode(record)
-                if encoded and size_bytes + len(data) > limits.max_bytes:
+                try:
+                    data = encode(record)
+                    if type(data) is not bytes:
+                        data = _bytes(data)
+                except FAILURES as error:
+                    data = _repaired(sink, record, error)
+                size = len(data)
+                if encoded and size_bytes + size > limits.max_bytes:
                     break
                 encoded.append(data)
-                size_bytes += len(data)
+                size_bytes += size
             count += 1
         ledger.begin()
         backlog.fly(count)
@@ -87,15 +97,16 @@ async def pack(sink: Sink, backlog: Backlog, ledger: Ledger, others: Sequence[Si
     return Batch(records, sink, encoded if sink.encodes else None) if records else None
 
 
-def _encoder(sink: Sink, others: Sequence[Sink]) -> Callable[[Record], bytes]:
-    """How to encode a record for this sink: once, where several sinks would make the same bytes of it."""
+def _encoder(sink: Sink, others: Sequence[Sink]) -> Callable[[Record], object]:
+    """How to encode a record for this sink: once, where several sinks would make the same bytes of it. It may raise."""
     key = sink.encoding_key()
     if key is None or not any(other.encoding_key() == key for other in others):
         if others and not sink.encodes_purely():
-            return lambda record: encode_safely(sink, record.twin())
-        return partial(encode_safely, sink)
+            return lambda record: sink.encode(record.twin())
+        plainly = getattr(sink.encode, "__func__", None) is Sink.encode
+        return getattr(sink.formatter, "encode", sink.encode) if plainly else sink.encode
 
-    def shared(record: Record) -> bytes:
+    def shared(record: Record) -> object:
         if record.encodings is None:
             record.encodings = {}
         data = record.encodings.get(key)
@@ -109,14 +120,22 @@ def _encoder(sink: Sink, others: Sequence[Sink]) -> Callable[[Record], bytes]:
 
 def encode_safely(sink: Sink, record: Record) -> bytes:
     """The record as the sink encodes it; failing that, as its default formatter does, or as JSON. Never raises."""
+    return _safely(sink.encode, sink, record)
+
+
+def _safely(encode: Callable[[Record], object], sink: Sink, record: Record) -> bytes:
     try:
-        data = sink.encode(record)
-        return data if type(data) is bytes else _bytes(data)
+        return _bytes(encode(record))
     except FAILURES as error:  # reported, and the record goes out in another form
-        diagnostics.report(
-            f"encode:{id(sink)}",
-            f"{sink!r} could not format a record of {record.name!r}: {type(error).__name__}: {text_of(error)}",
-        )
+        return _repaired(sink, record, error)
+
+
+def _repaired(sink: Sink, record: Record, error: BaseException) -> bytes:
+    """What a sink failed to encode, in another form; it is reported."""
+    diagnostics.report(
+        f"encode:{id(sink)}",
+        f"{sink!r} could not format a record of {record.name!r}: {type(error).__name__}: {text_of(error)}",
+    )
     repaired = record.twin()
     repaired.msg, repaired.args = message_of(record), ()
     with suppress(*FAILURES):  # reported above

@@ -209,7 +209,7 @@ def attributes(fields: Fields) -> dict[str, Any]:
         name, levelname, levelno, pathname, lineno, func, process, thread, thread_name, task_name,
     ) = fields
     # fmt: on
-    filename, module = _file(pathname)
+    filename, module = file_of(pathname)
     created, msecs, relative = _times(now)
     # In two parts: of more than fifteen the compiler makes a dictionary that grows one by one, at twice the cost.
     whole = {
@@ -294,8 +294,8 @@ def _process_name(processes: Any) -> Any:
         return "MainProcess"
 
 
-def _file(pathname: Any) -> tuple[Any, str]:
-    """File name and module."""
+def file_of(pathname: Any) -> tuple[Any, str]:
+    """File name and module of a path."""
     try:
         known = _files.get(pathname)
         if known is not None:

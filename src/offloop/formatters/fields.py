@@ -14,19 +14,24 @@ from logging import LogRecord
 from operator import itemgetter
 from typing import Any, Literal
 
-from offloop.capture import Record, message_of, text_of
-from offloop.records import COMMON, EXC_INFO, STACK_INFO, TASK_NAME, fields_of
+from offloop.capture import Record, text_of
+from offloop.records import EXC_INFO, fields_of, file_of
 from offloop.tracebacks import FrozenException, freeze
 
-__all__ = ["FIELD_SETS", "FieldSet", "Fields", "failure_of", "free_name"]
+__all__ = ["FIELD_SETS", "Common", "FieldSet", "Fields", "common_of", "failure_of", "free_name"]
 
 Fields = Literal["plain", "otel", "ecs"]
 
-_common = itemgetter(
-    *("name", "levelname", "levelno", "pathname", "lineno", "funcName", "process", "thread", "threadName")
+common_of: Callable[[Mapping[str, Any]], Common] = itemgetter(
+    *("name", "levelname", "levelno", "pathname", "lineno", "funcName", "process", "thread", "threadName"), "filename"
 )
+"""Of a record's attributes those that `records.COMMON` has of its fields, and the file's name: it may be changed."""
 _MAX_GROUPS = 8
 _MAX_CHAIN = 100
+
+
+Common = tuple[Any, ...]
+Failure = tuple[FrozenException | None, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +39,14 @@ class FieldSet:
     """One vocabulary.
 
     Attributes:
-        build: Record, its time, what the caller gave as `extra` (with free names) and the static fields, as one object.
+        begin: Time, message, `common_of` or `records.COMMON`, the task's name: what every record has, as an object.
+        finish: Adds to that what few have: its failure, its stack, what the caller gave as `extra` (with free names,
+            and not to be used again), the static fields.
         reserved: Names that no `extra` may take.
     """
 
-    build: Callable[[LogRecord, object, dict[str, Any], Mapping[str, Any]], dict[str, Any]]
+    begin: Callable[[object, str, Common, str | None], dict[str, Any]]
+    finish: Callable[[dict[str, Any], Failure | None, object, dict[str, Any], Mapping[str, Any]], None]
     reserved: frozenset[str]
 
 
@@ -49,7 +57,7 @@ def free_name(name: str, taken: frozenset[str], extra: Mapping[str, Any]) -> str
     return name
 
 
-def failure_of(record: LogRecord) -> tuple[FrozenException | None, str] | None:
+def failure_of(record: LogRecord) -> Failure | None:
     """The record's exception and its traceback's text; None if it has neither.
 
     A `Record` has its text by the time a sink sees it. A live `exc_info` of a record from elsewhere is rendered here.
@@ -69,59 +77,34 @@ def failure_of(record: LogRecord) -> tuple[FrozenException | None, str] | None:
     return (frozen, text_of(text)) if text else None
 
 
-def _noted(record: LogRecord) -> tuple[tuple[Any, ...], Any, Any]:
-    """What `_common` names; the task's name; the stack."""
-    noted = fields_of(record)
-    if noted is not None:
-        return noted[COMMON], noted[TASK_NAME], noted[STACK_INFO]
-    values = record.__dict__
-    return _common(values), values.get("taskName"), values["stack_info"]
-
-
-def _plain(record: LogRecord, when: object, extra: dict[str, Any], static: Mapping[str, Any]) -> dict[str, Any]:
-    noted = fields_of(record)
-    if noted is None:
-        # The most frequent of all, and so by itself: a tuple in between, as the others have, costs a tenth of it.
-        values = record.__dict__
-        fields: dict[str, Any] = {
-            "time": when,
-            "level": values["levelname"],
-            "logger": values["name"],
-            "message": message_of(record),
-            "file": values["pathname"],
-            "line": values["lineno"],
-            "function": values["funcName"],
-            "process": values["process"],
-            "thread": values["threadName"],
-        }
-        task, stack = values.get("taskName"), values["stack_info"]
-    else:
-        name, level, _, path, line, function, process, _, thread = noted[COMMON]
-        fields = {
-            "time": when,
-            "level": level,
-            "logger": name,
-            "message": message_of(record),
-            "file": path,
-            "line": line,
-            "function": function,
-            "process": process,
-            "thread": thread,
-        }
-        task, stack = noted[TASK_NAME], noted[STACK_INFO]
+def _begin_plain(when: object, message: str, common: Common, task: str | None) -> dict[str, Any]:
+    name, level, _, path, line, function, process, _, thread, *_ = common
+    fields = {
+        "time": when,
+        "level": level,
+        "logger": name,
+        "message": message,
+        "file": path,
+        "line": line,
+        "function": function,
+        "process": process,
+        "thread": thread,
+    }
     if task is not None:
         fields["task"] = task
-    failure = failure_of(record)
+    return fields
+
+
+def _finish_plain(
+    fields: dict[str, Any], failure: Failure | None, stack: object, extra: dict[str, Any], static: Mapping[str, Any]
+) -> None:
     if failure is not None:
         frozen, text = failure
         fields["exception"] = {**(_described(frozen) if frozen is not None else {}), "stacktrace": text}
     if stack:
         fields["stack"] = stack
-    if static:
-        fields.update(static)
-    if extra:
-        fields.update(extra)
-    return fields
+    fields.update(static)
+    fields.update(extra)
 
 
 def _described(frozen: FrozenException, depth: int = 0) -> dict[str, Any]:
@@ -146,8 +129,8 @@ def _named(frozen: FrozenException) -> dict[str, Any]:
     return named
 
 
-def _otel(record: LogRecord, when: object, extra: dict[str, Any], static: Mapping[str, Any]) -> dict[str, Any]:
-    (name, level, levelno, path, line, function, process, thread, thread_name), task, stack = _noted(record)
+def _begin_otel(when: object, message: str, common: Common, task: str | None) -> dict[str, Any]:
+    name, level, levelno, path, line, function, process, thread, thread_name, *_ = common
     attributes: dict[str, Any] = {
         "code.file.path": path,
         "code.line.number": line,
@@ -156,29 +139,32 @@ def _otel(record: LogRecord, when: object, extra: dict[str, Any], static: Mappin
         "thread.id": thread,
         "thread.name": thread_name,
     }
-    fields: dict[str, Any] = {
+    if task is not None:
+        attributes["asyncio.task.name"] = task
+    return {
         "timestamp": when,
         "severity_text": level,
         "severity_number": _severity(levelno),
-        "body": message_of(record),
+        "body": message,
         "instrumentation_scope": {"name": name},
         "attributes": attributes,
     }
-    if task is not None:
-        attributes["asyncio.task.name"] = task
-    failure = failure_of(record)
+
+
+def _finish_otel(
+    fields: dict[str, Any], failure: Failure | None, stack: object, extra: dict[str, Any], static: Mapping[str, Any]
+) -> None:
+    attributes: dict[str, Any] = fields["attributes"]
     if failure is not None:
         attributes.update(_error(failure, "exception.type", "exception.message", "exception.stacktrace"))
     if stack:
         attributes["code.stacktrace"] = stack
     if static:
         fields["resource"] = static
-    if extra:
-        for name in ("trace_id", "span_id", "trace_flags"):
-            if name in extra:
-                fields[name] = extra.pop(name)
-        attributes.update(extra)
-    return fields
+    for name in ("trace_id", "span_id", "trace_flags"):
+        if name in extra:
+            fields[name] = extra.pop(name)
+    attributes.update(extra)
 
 
 def _severity(levelno: object) -> int:
@@ -189,15 +175,15 @@ def _severity(levelno: object) -> int:
     return 1 + 4 * tens + min(rest, 3) if tens else 1
 
 
-def _ecs(record: LogRecord, when: object, extra: dict[str, Any], static: Mapping[str, Any]) -> dict[str, Any]:
-    (name, level, _, _, line, function, process, thread, thread_name), task, stack = _noted(record)
+def _begin_ecs(when: object, message: str, common: Common, task: str | None) -> dict[str, Any]:
+    name, level, _, path, line, function, process, thread, thread_name, *filename = common
     fields: dict[str, Any] = {
         "@timestamp": when,
         "log.level": level.lower() if isinstance(level, str) else level,
-        "message": message_of(record),
+        "message": message,
         "ecs.version": "8.11.0",
         "log.logger": name,
-        "log.origin.file.name": record.filename,
+        "log.origin.file.name": filename[0] if filename else file_of(path)[0],
         "log.origin.file.line": line,
         "log.origin.function": function,
         "process.pid": process,
@@ -206,24 +192,26 @@ def _ecs(record: LogRecord, when: object, extra: dict[str, Any], static: Mapping
     }
     if task is not None:
         fields["asyncio.task.name"] = task
-    failure = failure_of(record)
+    return fields
+
+
+def _finish_ecs(
+    fields: dict[str, Any], failure: Failure | None, stack: object, extra: dict[str, Any], static: Mapping[str, Any]
+) -> None:
     if failure is not None:
         fields.update(_error(failure, "error.type", "error.message", "error.stack_trace"))
     if stack:
         # ECS has one place for both; the standard formatter writes them in this order too.
         stacks = (fields.get("error.stack_trace"), stack)
         fields["error.stack_trace"] = "\n".join(text_of(stack) for stack in stacks if stack)
-    if static:
-        fields.update(static)
-    if extra:
-        for name, official in (("trace_id", "trace.id"), ("span_id", "span.id")):
-            if name in extra and official not in extra:
-                fields[official] = extra.pop(name)
-        fields.update(extra)
-    return fields
+    fields.update(static)
+    for name, official in (("trace_id", "trace.id"), ("span_id", "span.id")):
+        if name in extra and official not in extra:
+            fields[official] = extra.pop(name)
+    fields.update(extra)
 
 
-def _error(failure: tuple[FrozenException | None, str], kind: str, message: str, stack: str) -> dict[str, str]:
+def _error(failure: Failure, kind: str, message: str, stack: str) -> dict[str, str]:
     frozen, text = failure
     if frozen is None:
         return {stack: text}
@@ -243,7 +231,7 @@ _ECS = (
 )
 
 FIELD_SETS: Mapping[str, FieldSet] = {
-    "plain": FieldSet(_plain, frozenset(_PLAIN.split())),
-    "otel": FieldSet(_otel, frozenset(_OTEL.split())),
-    "ecs": FieldSet(_ecs, frozenset(_ECS.split())),
+    "plain": FieldSet(_begin_plain, _finish_plain, frozenset(_PLAIN.split())),
+    "otel": FieldSet(_begin_otel, _finish_otel, frozenset(_OTEL.split())),
+    "ecs": FieldSet(_begin_ecs, _finish_ecs, frozenset(_ECS.split())),
 }

@@ -5,17 +5,22 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, get_args
+from uuid import uuid4
 
-from offloop.capture import extras, fixed
+from offloop.capture import PLAIN_LENGTH, Record, extras, fixed, message_of
 from offloop.errors import ConfigError
 from offloop.formatters.encoding import to_json
-from offloop.formatters.fields import FIELD_SETS, Fields, free_name
-from offloop.formatters.times import iso_time
+from offloop.formatters.fields import FIELD_SETS, Common, Fields, common_of, failure_of, free_name
+from offloop.formatters.times import iso_bytes, iso_time
 from offloop.policies import one_of
+from offloop.records import ARGS, COMMON, EXC_INFO, MSG, STACK_INFO, TASK_NAME, created_of, fields_of
 
 __all__ = ["JSONFormatter"]
 
 Timestamp = Literal["iso", "epoch"]
+
+_MARK = f"offloop-{uuid4().hex}"  # stands where a line differs from others of the same call; nobody can log it
+_MAX_LINES = 1_024  # calls whose lines are known
 
 
 class JSONFormatter(logging.Formatter):
@@ -68,7 +73,9 @@ class JSONFormatter(logging.Formatter):
         one_of("JSONFormatter: ", "timestamp", timestamp, get_args(Timestamp))
         names = FIELD_SETS[fields]
         self._static = {name: fixed(value) for name, value in (static or {}).items()}
-        self._build = names.build
+        self._begin, self._finish = names.begin, names.finish
+        self._lines: dict[Common, list[bytes]] = {}
+        self._task_lines: dict[Common, list[bytes]] = {}
         self._epoch = timestamp == "epoch"
         self._reserved = names.reserved
         if fields != "otel":  # there they have an object of their own
@@ -82,20 +89,75 @@ class JSONFormatter(logging.Formatter):
     def encode(self, record: logging.LogRecord) -> bytes:
         """The record as UTF-8 JSON, without a line end."""
         try:
-            return self._encoded(record)
-        except (AttributeError, KeyError):  # someone took attributes away: with their defaults it goes
-            return self._encoded(logging.makeLogRecord(record.__dict__))
+            if type(record) is Record:
+                values = record.__dict__
+                if (
+                    len(values) != PLAIN_LENGTH
+                    or record.exception is not None
+                    or values["exc_text"] is not None
+                    or values["exc_info"] is not None
+                    or values["stack_info"] is not None
+                ):
+                    return self._whole(record)
+                template, arguments, created = values["msg"], values["args"], values["created"]
+                common, task = common_of(values), values.get("taskName")
+            else:
+                fields = fields_of(record)
+                if fields is None or fields[EXC_INFO] or fields[STACK_INFO]:
+                    return self._whole(record)
+                template, arguments, created = fields[MSG], fields[ARGS], created_of(fields)
+                common, task = fields[COMMON], fields[TASK_NAME]
+            if type(template) is not str:
+                return self._whole(record)
+            line = (self._lines if task is None else self._task_lines).get(common)
+            if line is None:
+                line = self._learn(common, task)
+            # As `Record.getMessage` has it, without the call.
+            message = to_json(template % arguments if arguments else template)
+            when = to_json(created) if self._epoch else iso_bytes(created)
+            if task is None:
+                before, between, after = line
+                return b"".join((before, when, between, message, after))
+            before, between, after, end = line
+            return b"".join((before, when, between, message, after, to_json(task), end))
+        except Exception:  # noqa: BLE001 - whatever it is that is not like others, the other way has an answer to it
+            return self._whole(record)
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as JSON text; the same as `encode` gives."""
         return self.encode(record).decode()
 
+    def _learn(self, common: Common, task: str | None) -> list[bytes]:
+        """What a line has around its time, its message and its task where the rest is as here."""
+        fields = self._begin(_MARK, _MARK, common, None if task is None else _MARK)
+        if self._static:
+            self._finish(fields, None, None, {}, self._static)
+        line = to_json(fields).split(to_json(_MARK))
+        if not self._epoch:
+            line[:2] = line[0] + b'"', b'"' + line[1]
+        lines = self._lines if task is None else self._task_lines
+        if len(lines) >= _MAX_LINES:
+            lines.clear()
+        lines[common] = line
+        return line
+
+    def _whole(self, record: logging.LogRecord) -> bytes:
+        """As `encode`, for any record."""
+        try:
+            return self._encoded(record)
+        except (AttributeError, KeyError):  # someone took attributes away: with their defaults it goes
+            return self._encoded(logging.makeLogRecord(record.__dict__))
+
     def _encoded(self, record: logging.LogRecord) -> bytes:
-        when = record.created if self._epoch else iso_time(record.created)
+        values = record.__dict__
+        created = values["created"]
+        when = created if self._epoch else iso_time(created)
+        fields = self._begin(when, message_of(record), common_of(values), values.get("taskName"))
         extra = extras(record)
         if extra and not self._reserved.isdisjoint(extra):
             extra = self._freed(extra)
-        return to_json(self._build(record, when, extra, self._static))
+        self._finish(fields, failure_of(record), values["stack_info"], extra, self._static)
+        return to_json(fields)
 
     def _freed(self, extra: dict[str, Any]) -> dict[str, Any]:
         taken = self._reserved
