@@ -14,7 +14,6 @@ import socket
 import ssl
 import struct
 import sys
-from collections.abc import Iterator
 
 import anyio
 from anyio.abc import SocketStream
@@ -32,7 +31,7 @@ __all__ = ["Connection", "failure", "reason"]
 _GOODBYE = 0.5  # seconds for the peer to close its side
 _VERDICT = 0.25  # seconds for a TLS 1.3 server to say what it thinks of us
 _YOUNG = 0.05  # seconds in which a peer that accepts for nobody has closed the connection
-_LONGEST_NAP = 0.02
+_FIRST_NAP, _LONGEST_NAP = 0.0002, 0.02  # seconds between two looks; each is twice the one before it
 _CHUNK_BYTES = 128 * 1024  # what the kernel takes, or TLS encrypts, in less than half a millisecond
 _READ_BYTES = 4096
 _REFUSALS = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED")  # in the names of TLS alerts
@@ -94,10 +93,13 @@ class Connection:
             SinkFailure: The peer refused our certificate.
             OSError: The connection is broken, or the peer closed it before it had everything.
         """
+        until = self._loop.time() + timeout
         try:
-            async with asyncio.timeout(timeout):
-                await self._write(data)
-                await self._acknowledged(timeout / 2)
+            start = self._write_at_once(data) if self._secured is None else 0
+            if start < len(data):
+                async with asyncio.timeout(timeout):
+                    await self._write(data, start)
+            await self._acknowledged(until, timeout / 2)
         except BaseException as error:
             lost = self._lost
             self.abort()
@@ -128,11 +130,12 @@ class Connection:
         if tls.version() != "TLSv1.3":
             return
         deadline = self._loop.time() + _VERDICT
-        naps = _naps()
+        nap = _FIRST_NAP
         while self._lost is None:
             if (tls.session is not None and tls.session.has_ticket) or self._loop.time() >= deadline:
                 return
-            await asyncio.sleep(next(naps))
+            await asyncio.sleep(nap)
+            nap = min(2 * nap, _LONGEST_NAP)
         raise failure(self.endpoint, self._lost, "closed after the TLS handshake: ")
 
     def abort(self) -> None:
@@ -192,32 +195,56 @@ class Connection:
             await asyncio.wait({self._reader})
             await self._secured.unwrap()
 
-    async def _write(self, data: bytes) -> None:
+    def _write_at_once(self, data: bytes) -> int:
+        """Give the kernel what it takes without a wait: nothing waits in front of it; tells how much that was."""
+        if self._lost is not None:
+            raise self._lost
+        try:
+            return self._socket.send(data if len(data) <= _CHUNK_BYTES else memoryview(data)[:_CHUNK_BYTES])
+        except BlockingIOError:
+            return 0
+
+    async def _write(self, data: bytes, begin: int) -> None:
         stream = self._raw if self._secured is None else self._secured
-        for start in range(0, len(data), _CHUNK_BYTES):
+        for start in range(begin, len(data), _CHUNK_BYTES):
             await stream.send(data[start : start + _CHUNK_BYTES])
 
-    async def _acknowledged(self, patience: float) -> None:
+    async def _acknowledged(self, until: float, patience: float) -> None:
         """Wait until nothing is left in the send queue; a reset means that what was in the peer's is lost too.
 
         A peer that accepts and closes acknowledges what comes in between, and resets the connection afterwards: one
         that is young is watched for a moment longer, at most for so many seconds.
+
+        Args:
+            until: The loop's time at which to give up.
+            patience: Seconds.
+
+        Raises:
+            TimeoutError: It was given up.
+            OSError: The connection is lost.
         """
         self._acknowledging = True
-        naps = _naps()
         try:
+            nap = _FIRST_NAP
             while self._unacknowledged():
                 if self._lost is not None:
                     raise self._lost
-                await asyncio.sleep(next(naps))
-            until = min(self._young_until, self._loop.time() + patience)
-            # It has been taken: whoever has no time for more is not told that it was not.
-            with contextlib.suppress(asyncio.CancelledError):
-                while self._loop.time() < until:
-                    self._unacknowledged()
-                    await asyncio.sleep(next(naps))
+                now = self._loop.time()
+                if now >= until:
+                    raise TimeoutError
+                await asyncio.sleep(min(nap, until - now))
+                nap = min(2 * nap, _LONGEST_NAP)
+            if (now := self._loop.time()) < self._young_until:
+                await self._watched(min(self._young_until, now + patience))
         finally:
             self._acknowledging = False
+
+    async def _watched(self, until: float) -> None:
+        # It has been taken: whoever has no time for more is not told that it was not.
+        with contextlib.suppress(asyncio.CancelledError):
+            while self._loop.time() < until:
+                self._unacknowledged()
+                await asyncio.sleep(_FIRST_NAP)
 
     def _unacknowledged(self) -> int:
         if _state(self._socket) == _RESET:
@@ -256,15 +283,6 @@ def _state(connected: socket.socket) -> int:
         return connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
     except OSError:  # it is closed
         return _RESET
-
-
-def _naps() -> Iterator[float]:
-    """First only let others run: on a near network that is often enough; then longer and longer."""
-    yield 0.0
-    nap = 0.0005
-    while True:
-        yield nap
-        nap = min(nap * 2, _LONGEST_NAP)
 
 
 def failure(endpoint: Endpoint, error: Exception, what: str = "") -> Exception:

@@ -22,6 +22,7 @@ from offloop import diagnostics, marks
 from offloop.breaker import Circuit
 from offloop.capture import Record, text_of
 from offloop.errors import DeliveryError, PartialFailure, PermanentFailure, SinkFailure, TemporaryFailure
+from offloop.shutdown import Awaited, Ending
 from offloop.sink import Batch, Sink
 
 __all__ = ["Delivery", "Hold", "Settlement", "marked_context"]
@@ -32,7 +33,7 @@ _REFUSED = 2  # records refused in a row before the sink is asked again whether 
 _LONE_ROUNDS = 3
 _TEMPORARY = (TemporaryFailure, OSError, TimeoutError, EOFError)
 
-Hold = Callable[[asyncio.Future[Any], float | None], Coroutine[Any, Any, bool]]
+Hold = Callable[[Awaited, float | None], Coroutine[Any, Any, bool]]
 """Waits for a future for at most so many seconds (None: no limit), come what may; tells whether it is done."""
 
 
@@ -221,11 +222,11 @@ class Delivery:
         return error
 
     async def _bounded(self, call: Callable[[], Awaitable[None]], timeout: float, what: str) -> BaseException | None:
-        ended: asyncio.Future[None] = self._loop.create_future()
+        ended = Ending()
         began = self._loop.time()
         called = _called(call, ended)
         task = _start(self._loop, called)
-        task.add_done_callback(partial(_resolve, ended))  # a task that is cancelled before it began tells nobody
+        task.add_done_callback(partial(_end, ended))  # a task that is cancelled before it began tells nobody
         try:
             if not await self._hold(ended, timeout):
                 took = f"{self._loop.time() - began:.1f} s"
@@ -352,7 +353,7 @@ def _start(loop: asyncio.AbstractEventLoop, call: Coroutine[Any, Any, None]) -> 
     return loop.create_task(call, context=marked_context())
 
 
-async def _called(call: Callable[[], Awaitable[None]], ended: asyncio.Future[None]) -> None:
+async def _called(call: Callable[[], Awaitable[None]], ended: Ending) -> None:
     """Within the task even the call itself: a method that is not async, or fails before it is awaited, fails alike.
 
     That it has ended is told within its own last step: a done callback would come a turn of the loop later.
@@ -363,13 +364,12 @@ async def _called(call: Callable[[], Awaitable[None]], ended: asyncio.Future[Non
         # asyncio would have it end the application's loop.
         raise RuntimeError(f"the sink raised {error!r}") from error
     finally:
-        _resolve(ended)
+        _end(ended)
 
 
-def _resolve(ended: asyncio.Future[None], _: object = None) -> None:
-    if not ended.done():
-        with suppress(RuntimeError):  # the loop was closed without a stop, and the task is collected
-            ended.set_result(None)
+def _end(ended: Ending, _: object = None) -> None:
+    with suppress(RuntimeError):  # the loop was closed without a stop, and the task is collected
+        ended.end()
 
 
 def _turned_away(records: Sequence[Record], piece: Batch) -> Sequence[Record]:

@@ -4,15 +4,59 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
-__all__ = ["Shutdown"]
+__all__ = ["Awaited", "Ending", "Shutdown"]
 
 _FOREVER = float("inf")
 BEYOND = 0.06
 """Seconds past the deadline until which waits may last in all, so that what was cancelled can let go."""
 
 _GRACE = 0.02  # seconds that a wait which begins late may last
+
+
+class Awaited(Protocol):
+    """What `hold` waits for: a future, or less."""
+
+    def done(self) -> bool:
+        """Whether it is."""
+        ...
+
+    def add_done_callback(self, callback: Callable[[Any], object], /) -> None:
+        """Have it called when this is done."""
+
+    def remove_done_callback(self, callback: Callable[[Any], object], /) -> object:
+        """Do not."""
+
+
+class Ending:
+    """A future that has no result and calls back at once, not in a later turn of the loop. For one who waits."""
+
+    __slots__ = ("_callback", "_done")
+
+    def __init__(self) -> None:
+        """Not done."""
+        self._done = False
+        self._callback: Callable[[Any], object] | None = None
+
+    def done(self) -> bool:
+        """Whether it is."""
+        return self._done
+
+    def end(self) -> None:
+        """Be done. Idempotent."""
+        callback, self._callback, self._done = self._callback, None, True
+        if callback is not None:
+            callback(self)
+
+    def add_done_callback(self, callback: Callable[[Any], object], /) -> None:
+        """Have it called by `end`, in place of an earlier one."""
+        self._callback = callback
+
+    def remove_done_callback(self, callback: Callable[[Any], object], /) -> None:
+        """Do not."""
+        if self._callback is callback:
+            self._callback = None
 
 
 class Shutdown:
@@ -76,9 +120,7 @@ class Shutdown:
         if self.deadline is None:
             self.begin(self._timeout)
 
-    async def hold(
-        self, future: asyncio.Future[Any], timeout: float | None = None, *, beyond: float | None = None
-    ) -> bool:
+    async def hold(self, future: Awaited, timeout: float | None = None, *, beyond: float | None = None) -> bool:
         """Wait for the future, for at most so many seconds and not past the deadline; tells whether it is done.
 
         The future is not cancelled. A deadline that is set while we wait counts.
@@ -115,7 +157,7 @@ class Shutdown:
             if timer is not None:
                 timer.cancel()
 
-    async def _gate(self, future: asyncio.Future[Any], seconds: float) -> None:
+    async def _gate(self, future: Awaited, seconds: float) -> None:
         """Wait until the future is done, the time is up, the deadline moved, or a cancellation came."""
         gate = self._loop.create_future()
 
