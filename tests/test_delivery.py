@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from offloop import PartialFailure, PermanentFailure, Retry, SinkFailure, TemporaryFailure, diagnostics
 from offloop.capture import Record, capture, restore
 from offloop.delivery import Delivery
+from offloop.shutdown import Awaited
 from offloop.sink import Batch
 from offloop.testing import HANG, FaultySink
 
@@ -53,9 +54,9 @@ class Fates:
         return self._pauses >= 0
 
 
-async def hold(future: asyncio.Future[Any], timeout: float | None) -> bool:
+async def hold(future: Awaited, timeout: float | None) -> bool:
     """As a shutdown that never begins."""
-    done, _ = await asyncio.wait((future,), timeout=timeout)
+    done, _ = await asyncio.wait((cast("asyncio.Future[Any]", future),), timeout=timeout)
     return bool(done)
 
 

@@ -21,6 +21,7 @@ from threading import Lock, Thread
 from time import sleep
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -795,3 +796,52 @@ TestPipelineMachine = PipelineMachine.TestCase
 TestPipelineMachine.settings = FEW
 TestSpooledMachine = SpooledMachine.TestCase
 TestSpooledMachine.settings = settings(FEW, max_examples=10)
+
+
+def play(disk: str, *steps: tuple[str, dict[str, Any]]) -> None:
+    """Steps that once went wrong, as the machine itself would play them."""
+    machine = SpooledMachine()
+    try:
+        machine.begin(
+            disk=disk,
+            overflow="drop_new",
+            buffer=Buffer(max_records=4),
+            batching=Batching(max_records=1),
+            retry=Retry(initial=0.1, maximum=2.0),
+            breaker=Breaker(failures=2),
+        )
+        machine.balances()
+        for name, arguments in steps:
+            getattr(machine, name)(**arguments)
+            machine.balances()
+    finally:
+        machine.teardown()
+
+
+CANCELLED = ("offloop", 1, False, "goes on")
+
+
+@pytest.mark.parametrize("_", range(5))  # what the thread of the spool does first is not ours to say
+def test_lane_that_can_tell_nobody_of_a_loss_ends(_: int) -> None:
+    """Its own time is over, its disk fails, the fallback gets what is left, and a notice is due: a stop is complete."""
+    play(
+        "broken",
+        ("abandon_the_loop", {}),
+        ("fail", {"script": ("undeclared",) * 6, "sink": 1}),
+        ("put_what_is_no_record", {}),
+        ("cancel_at_an_await", {"place": CANCELLED, "script": ("permanent",)}),
+    )
+
+
+@pytest.mark.parametrize("_", range(5))
+def test_notice_on_its_way_to_disk_is_told_once(_: int) -> None:
+    """A loop that is closed while a stop stores what could not be told."""
+    play(
+        "works",
+        ("abandon_the_loop", {}),
+        ("enter_log_and_leave", {"entry": "listener", "level": 10, "nth": 5}),
+        ("put_what_is_no_record", {}),
+        ("cancel_at_an_await", {"place": CANCELLED, "script": ("temporary",)}),
+        ("cancel_all_tasks", {}),
+        ("abandon_the_loop", {}),
+    )

@@ -202,7 +202,7 @@ def restore(snapshot: Snapshot | Fields | LogRecord) -> Record:
     return record
 
 
-def restore_all(snapshots: Sequence[object], deadline: float) -> tuple[list[Record], int]:
+def restore_all(snapshots: Sequence[Any], deadline: float) -> tuple[list[Record], int]:
     """As `restore`, for many: the records, and how many items between them were none.
 
     Args:
@@ -213,24 +213,27 @@ def restore_all(snapshots: Sequence[object], deadline: float) -> tuple[list[Reco
     odd = 0
     make, length, key, found = Record.__new__, PLAIN_LENGTH, _KEY, records.append
     for item in snapshots:
-        item: Any
         try:
             # What nearly all records are is written out: the calls would cost more than the work.
-            if type(item) is dict and len(item) == length and key not in item:
+            kind: Any = type(item)  # pyright: ignore[reportUnknownVariableType]
+            if kind is dict and len(item) == length and key not in item:
                 message, arguments, level, stack = item["msg"], item["args"], item["levelno"], item["stack_info"]
-            elif type(item) is tuple:
+            elif kind is tuple:
                 message, arguments, level, stack = item[MSG], item[ARGS], item[LEVELNO], item[STACK_INFO]
             else:
                 message = arguments = level = stack = item  # to be looked at closely
             if stack is None and type(message) is str and type(arguments) is tuple and type(level) is int:
                 size = _BASE_BYTES + len(message)
-                for argument in arguments:
-                    cls = type(argument)
-                    size += 50 + len(argument) if cls is str else 32 if cls is int else _weight(argument, 1)
+                for argument in arguments:  # pyright: ignore[reportUnknownVariableType]
+                    cls: Any = type(argument)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+                    if cls is str:
+                        size += 50 + len(argument)  # pyright: ignore[reportUnknownArgumentType]
+                    else:
+                        size += 32 if cls is int else _weight(argument, 1)
                 record = make(Record)
                 record._template = record.exception = record.encodings = None  # noqa: SLF001 - ours
                 record.size_bytes = size
-                if type(item) is dict:
+                if kind is dict:
                     record.__dict__ = item
                     record._fields = None
                 else:
@@ -239,7 +242,7 @@ def restore_all(snapshots: Sequence[object], deadline: float) -> tuple[list[Reco
                 found(record)
                 continue
             record = restore(item)
-            record.levelno + NOTSET
+            level = record.levelno + NOTSET  # raises if it is no number
             found(record)
         except Exception:  # noqa: BLE001 - what someone else put on the queue is no record: the caller counts it
             odd += 1

@@ -495,8 +495,11 @@ class Lane:
         self._run = None
 
     async def _sleep(self, seconds: float | None) -> None:
+        shutdown = self._started.shutdown
+        if shutdown.begun:  # whatever is waited for: at the deadline is an end to it
+            seconds = shutdown.remaining if seconds is None else min(seconds, shutdown.remaining)
         self._sleeper = asyncio.get_running_loop().create_future()
-        await self._started.shutdown.nap(self._sleeper, seconds)
+        await shutdown.nap(self._sleeper, seconds)
         self._sleeper = None
 
     async def _gather(self, run: Run) -> None:

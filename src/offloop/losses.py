@@ -107,6 +107,10 @@ class Losses:
         """Whether a notice was made and neither arrived nor was lost yet."""
         return bool(self._out)
 
+    def is_underway(self, record: Record) -> bool:
+        """Whether it is a notice that neither arrived nor was lost yet."""
+        return id(record) in self._out
+
     def told(self, records: Iterable[Record]) -> None:
         """These arrived: what the notices among them say is told."""
         if self._out:

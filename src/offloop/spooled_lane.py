@@ -279,6 +279,8 @@ class SpooledLane(Lane):
     def _empty(self) -> bool:
         if self._loose or self.porter.leaving or not (self._open or self._disk.stuck):
             return False
+        if self.diverts:  # no attempt is made any more: what is untold is among what is left
+            return not self.backlog.bounded
         return self._is_away or not (len(self.backlog) or self._unread or self._silence is not None)
 
     @property
@@ -384,7 +386,11 @@ class SpooledLane(Lane):
         self._settle_writing()
         notices = list(self.backlog.notices.values())
         held = [*self.backlog.clear(), *self._tail]
-        self.backlog.announce(notices)
+        # On their way to disk at an end that was cut short: each is made anew, and is not to be told twice.
+        withdrawn = [record for record in held if id(record) in self._loose and self.losses.is_underway(record)]
+        for record in withdrawn:
+            del self._loose[id(record)]
+        self.backlog.announce([*notices, *withdrawn])
         self._tail.replace(record for record in held if id(record) in self._loose)
         self._safe.clear()
         self._settled.clear()

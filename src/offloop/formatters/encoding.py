@@ -19,7 +19,7 @@ from typing import cast
 
 from offloop.capture import fixed, scalar_of, text_of
 
-__all__ = ["from_msgpack", "standard_json", "to_json", "to_msgpack"]
+__all__ = ["DEL", "from_msgpack", "quickly", "shown", "standard_json", "to_json", "to_msgpack"]
 
 _MAX_DEPTH = 12  # what capture lets through, and a record around it
 _MAX_BITS = 4096  # the interpreter refuses to write much longer integers in decimal
@@ -27,7 +27,7 @@ _MAX_BITS = 4096  # the interpreter refuses to write much longer integers in dec
 # What JSON lets through as it is, and a terminal or a reader that splits lines takes for more than text (see
 # `TextFormatter`): DEL, C1 with U+0085, the line and paragraph separators, the marks of direction. In UTF-8 none of
 # these lead bytes is ever a part of another character.
-_DEL = 0x7F  # as a number: to look for a byte is ten times as quick as to look for bytes of length one
+DEL = 0x7F  # as a number: to look for a byte is ten times as quick as to look for bytes of length one
 _unsafe = re.compile(rb"\x7f|\xc2[\x80-\x9f]|\xd8\x9c|\xe2\x80[\x8e\x8f\xa8-\xae]|\xe2\x81[\xa6-\xa9]")
 
 
@@ -51,7 +51,8 @@ def _by_standard(value: object) -> bytes:
     return _standard.encode(value).encode()
 
 
-_quickly: Callable[[object], bytes]
+quickly: Callable[[object], bytes]
+"""As `to_json`, but raises, and escapes nothing of what is not plain: see `shown`."""
 to_msgpack: Callable[[object], bytes] | None = None
 """A tree of plain values as MessagePack; raises on any other, and on a lone surrogate. None without msgspec."""
 from_msgpack: Callable[[bytes], object] | None = None
@@ -59,9 +60,9 @@ from_msgpack: Callable[[bytes], object] | None = None
 try:
     import msgspec
 except ImportError:  # no wheel for this build of Python
-    _quickly = _by_standard
+    quickly = _by_standard
 else:
-    _quickly = msgspec.json.Encoder(enc_hook=scalar_of).encode
+    quickly = msgspec.json.Encoder(enc_hook=scalar_of).encode
     to_msgpack = msgspec.msgpack.Encoder().encode
     from_msgpack = msgspec.msgpack.Decoder().decode
 
@@ -69,10 +70,10 @@ else:
 def to_json(value: object) -> bytes:
     """The value as UTF-8 JSON on one line."""
     try:
-        data = _quickly(value)
+        data = quickly(value)
     except Exception:  # noqa: BLE001 - whatever it is, the form below has nothing left to object to
         data = _by_standard(_tame(fixed(value, _MAX_DEPTH)))
-    return data if data.isascii() and _DEL not in data else _shown(data)
+    return data if data.isascii() and DEL not in data else shown(data)
 
 
 def standard_json(value: object) -> bytes:
@@ -81,12 +82,13 @@ def standard_json(value: object) -> bytes:
         data = _by_standard(value)
     except Exception:  # noqa: BLE001 - as above
         data = _by_standard(_tame(fixed(value, _MAX_DEPTH)))
-    return _shown(data)
+    return shown(data)
 
 
-def _shown(data: bytes) -> bytes:
+def shown(data: bytes) -> bytes:
+    """JSON with escapes for what is more than text."""
     # A look for each lead byte costs next to nothing, and spares most records the expression.
-    if _DEL in data or 0xE2 in data or 0xC2 in data or 0xD8 in data:  # noqa: PLR2004 - they stand above
+    if DEL in data or 0xE2 in data or 0xC2 in data or 0xD8 in data:  # noqa: PLR2004 - they stand above
         return _unsafe.sub(_escape, data)
     return data
 

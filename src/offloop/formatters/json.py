@@ -9,15 +9,18 @@ from uuid import uuid4
 
 from offloop.capture import PLAIN_LENGTH, Record, extras, fixed, message_of
 from offloop.errors import ConfigError
-from offloop.formatters.encoding import to_json
+from offloop.formatters.encoding import DEL, quickly, shown, to_json
 from offloop.formatters.fields import FIELD_SETS, Common, Fields, common_of, failure_of, free_name
-from offloop.formatters.times import iso_bytes, iso_time
+from offloop.formatters.times import THREE, Second, iso_time, second_of
 from offloop.policies import one_of
 from offloop.records import ARGS, COMMON, EXC_INFO, MSG, STACK_INFO, TASK_NAME, created_of, fields_of
 
 __all__ = ["JSONFormatter"]
 
 Timestamp = Literal["iso", "epoch"]
+
+Line = tuple[bytes, bytes, bytes, bytes]
+"""JSON around a time, a message and a task."""
 
 _MARK = f"offloop-{uuid4().hex}"  # stands where a line differs from others of the same call; nobody can log it
 _MAX_LINES = 1_024  # calls whose lines are known
@@ -74,8 +77,9 @@ class JSONFormatter(logging.Formatter):
         names = FIELD_SETS[fields]
         self._static = {name: fixed(value) for name, value in (static or {}).items()}
         self._begin, self._finish = names.begin, names.finish
-        self._lines: dict[Common, list[bytes]] = {}
-        self._task_lines: dict[Common, list[bytes]] = {}
+        self._lines: dict[Common, Line] = {}
+        self._task_lines: dict[Common, Line] = {}
+        self._second: Second = (0, b"")
         self._epoch = timestamp == "epoch"
         self._reserved = names.reserved
         if fields != "otel":  # there they have an object of their own
@@ -86,7 +90,7 @@ class JSONFormatter(logging.Formatter):
             self._reserved |= self._static.keys()
         self._configuration = (fields, timestamp, to_json(self._static) if static else b"")
 
-    def encode(self, record: logging.LogRecord) -> bytes:
+    def encode(self, record: logging.LogRecord) -> bytes:  # noqa: C901 - a call would cost more than a line
         """The record as UTF-8 JSON, without a line end."""
         try:
             if type(record) is Record:
@@ -112,14 +116,23 @@ class JSONFormatter(logging.Formatter):
             line = (self._lines if task is None else self._task_lines).get(common)
             if line is None:
                 line = self._learn(common, task)
-            # As `Record.getMessage` has it, without the call.
-            message = to_json(template % arguments if arguments else template)
-            when = to_json(created) if self._epoch else iso_bytes(created)
-            if task is None:
-                before, between, after = line
-                return b"".join((before, when, between, message, after))
+            # Written out: `Record.getMessage`, `to_json` and `iso_time`, whose calls would cost more than they do.
+            message = quickly(template % arguments if arguments else template)
+            if not message.isascii() or DEL in message:
+                message = shown(message)
+            if self._epoch:
+                text, high, low = quickly(created), b"", b""
+            else:
+                second, text = self._second
+                micros = int((created - second) * 1e6 + 0.5)
+                if not 0 <= micros < 1_000_000:  # noqa: PLR2004 - a second
+                    self._second, micros = second_of(created)
+                    text = self._second[1]
+                high, low = THREE[micros // 1000], THREE[micros % 1000]
             before, between, after, end = line
-            return b"".join((before, when, between, message, after, to_json(task), end))
+            if task is not None:
+                after = b"".join((after, to_json(task), end))
+            return b"".join((before, text, high, low, between, message, after))
         except Exception:  # noqa: BLE001 - whatever it is that is not like others, the other way has an answer to it
             return self._whole(record)
 
@@ -127,14 +140,15 @@ class JSONFormatter(logging.Formatter):
         """The record as JSON text; the same as `encode` gives."""
         return self.encode(record).decode()
 
-    def _learn(self, common: Common, task: str | None) -> list[bytes]:
+    def _learn(self, common: Common, task: str | None) -> Line:
         """What a line has around its time, its message and its task where the rest is as here."""
         fields = self._begin(_MARK, _MARK, common, None if task is None else _MARK)
         if self._static:
             self._finish(fields, None, None, {}, self._static)
-        line = to_json(fields).split(to_json(_MARK))
+        before, between, after, *end = to_json(fields).split(to_json(_MARK))
         if not self._epoch:
-            line[:2] = line[0] + b'"', b'"' + line[1]
+            before, between = before + b'"', b'Z"' + between
+        line = before, between, after, b"".join(end)
         lines = self._lines if task is None else self._task_lines
         if len(lines) >= _MAX_LINES:
             lines.clear()
