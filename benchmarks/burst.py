@@ -28,6 +28,7 @@ _PAUSE = 0.003
 
 WAYS = {
     "offloop": ("offloop, room for all", "offloop", True),
+    "fast": ("offloop, `fast_records`, room for all", "fast", True),
     "default": ("offloop, as by default", "offloop", False),
     "pair": ("standard queue pair", "pair", True),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import math
 import time
 import tracemalloc
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from benchmarks import child
 from benchmarks.contenders import MESSAGE, as_json, logger_of
 from benchmarks.measuring import Data, spread
 from offloop import Buffer, JSONFormatter, Pipeline, QueueHandler, TextFormatter
-from offloop.capture import Record, capture, restore
+from offloop.capture import Record, capture, restore, sift
 from offloop.testing import HANG, FaultySink
 
 _ROUNDS = {"full": 60, "quick": 10, "smoke": 1}
@@ -37,9 +38,13 @@ def _steps(rounds: int) -> Data:
     made = logging.LogRecord("bench", logging.INFO, __file__, 1, MESSAGE, (4711, "Ann"), None)
     kept: list[Record] = []
     taken: dict[str, list[float]] = {}
+    together = JSONFormatter()
     for _ in range(rounds):
+        snapshots = [capture(made) for _ in range(_RECORDS)]
+        taken.setdefault("routed to a lane", []).append(_all(lambda found: sift(found, math.inf), snapshots))
+        taken.setdefault("`JSONFormatter`, many at once", []).append(_all(together.encode_all, snapshots))
         taken.setdefault("capture", []).append(_each(capture, [made] * _RECORDS))
-        taken.setdefault("back to a record", []).append(_each(restore, [capture(made) for _ in range(_RECORDS)], kept))
+        taken.setdefault("made a record", []).append(_each(restore, [capture(made) for _ in range(_RECORDS)], kept))
         for name, encode in _encoders().items():
             taken.setdefault(name, []).append(_each(encode, kept))
     return {name: spread(values) for name, values in taken.items()}
@@ -53,6 +58,13 @@ def _encoders() -> dict[str, Callable[[Any], object]]:
         "standard `Formatter`": lambda record: standard.format(record).encode(),
         "standard `json.dumps`": as_json,
     }
+
+
+def _all(step: Callable[[Sequence[Any]], object], items: Sequence[Any]) -> float:
+    """Microseconds a step that is given all of the items takes for each."""
+    started = time.perf_counter()
+    step(items)
+    return 1e6 * (time.perf_counter() - started) / len(items)
 
 
 def _each(step: Callable[[Any], Any], items: Sequence[Any], results: list[Any] | None = None) -> float:

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from offloop import PartialFailure, PermanentFailure, Retry, SinkFailure, TemporaryFailure, diagnostics
-from offloop.capture import Record, capture, restore
+from offloop.capture import Held, capture, made, restore
 from offloop.delivery import Delivery
 from offloop.shutdown import Awaited
 from offloop.sink import Batch
@@ -31,15 +31,15 @@ class Fates:
         self.delays: list[float] = []
         self._pauses = pauses
 
-    def delivered(self, records: Sequence[Record], filtered: Sequence[Record]) -> None:
-        self.delivered_messages += [record.getMessage() for record in records if record not in filtered]
+    def delivered(self, held: Sequence[Held], filtered: Sequence[Held]) -> None:
+        self.delivered_messages += [made(one).getMessage() for one in held if one not in filtered]
 
-    def dropped(self, records: Sequence[Record], reason: str) -> None:
-        self.dropped_messages.setdefault(reason, []).extend(record.getMessage() for record in records)
+    def dropped(self, held: Sequence[Held], reason: str) -> None:
+        self.dropped_messages.setdefault(reason, []).extend(made(one).getMessage() for one in held)
 
-    def rejected(self, records: Sequence[Record], why: str) -> None:
-        self.dropped(records, "rejected")
-        self.reasons += [why] * len(records)
+    def rejected(self, held: Sequence[Held], why: str) -> None:
+        self.dropped(held, "rejected")
+        self.reasons += [why] * len(held)
 
     def failing(self, state: str, error: BaseException) -> None:
         self.states.append(state)

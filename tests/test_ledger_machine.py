@@ -40,6 +40,7 @@ from offloop import (
     Spool,
     TemporaryFailure,
 )
+from offloop.capture import made
 from offloop.losses import LOSS_LOGGER, QUEUE, Losses
 from offloop.spooled_lane import SpooledLane
 from offloop.testing import MemorySink
@@ -700,7 +701,7 @@ class PipelineMachine(RuleBasedStateMachine):
         if self.listener.running:
             for sink, lane in zip(self.sinks, self.lanes, strict=True):
                 # Perhaps it was taken, and the lane, or the disk, was not told.
-                flying = [*lane.backlog.flying.values(), *lane.backlog.notices.values()]
+                flying = [*map(made, lane.backlog.flying.values()), *lane.backlog.notices.values()]
                 if sink.spool is not None:
                     flying += [record for record in sink.latest if record not in flying]
                 sink.unsure.update(set(numbers_of(flying)))

@@ -6,9 +6,10 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
-from offloop.capture import Record
+from offloop.capture import Held, Record, made
 from offloop.overflow import Refusal, Room, evictable
 from offloop.policies import Buffer
+from offloop.staging import level_of
 
 __all__ = ["Backlog", "Barrier"]
 
@@ -20,9 +21,12 @@ class Backlog:
         """Hold nothing yet."""
         self.limits = limits
         self._room = Room(limits)
-        self.waiting: deque[Record] = deque()
-        self.flying: dict[int, Record] = {}
+        self.waiting: deque[Held] = deque()
+        self.sizes: deque[int] = deque()
+        """In bytes, of those that wait."""
+        self.flying: dict[int, Held] = {}
         """Being sent, by identity, oldest first."""
+        self._flying_sizes: list[int] = []
         self.notices: dict[int, Record] = {}
         """Records of our own, by identity, before all others: no bound counts them, and none is evicted."""
         self.size_bytes = 0
@@ -31,7 +35,7 @@ class Backlog:
     def __len__(self) -> int:
         return len(self.waiting) + len(self.flying) + len(self.notices)
 
-    def __iter__(self) -> Iterator[Record]:
+    def __iter__(self) -> Iterator[Held]:
         """All that is held, in the order in which it is to be sent."""
         return chain(self.notices.values(), self.flying.values(), self.waiting)
 
@@ -50,75 +54,93 @@ class Backlog:
         self.announce(())
         return notices
 
-    def add(self, record: Record) -> Sequence[tuple[Record, Refusal]]:
-        """Take a record; gives what is lost by it, and why: older ones whose place it takes, or the record itself."""
-        refusal = self.refusal(record)
+    def add(self, held: Held, size_bytes: int | None = None) -> Sequence[tuple[Held, Refusal]]:
+        """Take one; gives what is lost by it, and why: older ones whose place it takes, or itself."""
+        size = _size(held) if size_bytes is None else size_bytes
+        refusal = self.refusal(held, size)
         if refusal == "overflow" and self.limits.overflow == "drop_old":
-            return self._replace(record)
+            return self._replace(held, size)
         if refusal is not None:
-            return ((record, refusal),)
-        self.append(record)
+            return ((held, refusal),)
+        self.append(held, size)
         return ()
 
-    def extend(self, records: Sequence[Record]) -> bool:
-        """Take records among which none is refused and by which none is lost; False if one might be: none is taken."""
+    def extend(self, held: Sequence[Held], sizes: Sequence[int]) -> bool:
+        """Take those among which none is refused and by which none is lost; False if one might be: none is taken."""
         room = self._room
-        size_bytes = self.size_bytes + sum([record.size_bytes for record in records])
-        if self.bounded + len(records) > room.easy_records or size_bytes > room.easy_bytes:
+        size_bytes = self.size_bytes + sum(sizes)
+        if self.bounded + len(held) > room.easy_records or size_bytes > room.easy_bytes:
             return False
-        self.waiting.extend(records)
+        self.waiting.extend(held)
+        self.sizes.extend(sizes)
         self.size_bytes = size_bytes
         return True
 
-    def refusal(self, record: Record) -> Refusal | None:
+    def refusal(self, held: Held, size_bytes: int | None = None) -> Refusal | None:
         """Why there is no room for it, None if there is."""
-        room, held = self._room, len(self.waiting) + len(self.flying)
-        if held < room.easy_records and self.size_bytes + record.size_bytes <= room.easy_bytes:
+        room, count = self._room, self.bounded
+        size = _size(held) if size_bytes is None else size_bytes
+        if count < room.easy_records and self.size_bytes + size <= room.easy_bytes:
             return None
-        return room.refusal(record.levelno, held, self.size_bytes, record.size_bytes)
+        return room.refusal(level_of(held), count, self.size_bytes, size)
 
-    def append(self, record: Record) -> None:
-        """Take a record, whether there is room or not."""
-        self.waiting.append(record)
-        self.size_bytes += record.size_bytes
+    def append(self, held: Held, size_bytes: int | None = None) -> None:
+        """Take one, whether there is room or not."""
+        size = _size(held) if size_bytes is None else size_bytes
+        self.waiting.append(held)
+        self.sizes.append(size)
+        self.size_bytes += size
+
+    def record(self, index: int) -> Record:
+        """The record that waits at this position, from now on as such."""
+        record = self.waiting[index] = made(self.waiting[index], self.sizes[index])
+        return record
 
     def fly(self, count: int) -> None:
-        """Move the oldest waiting records into flight."""
-        take = self.waiting.popleft
-        records = [take() for _ in range(count)]
-        self.flying.update(zip(map(id, records), records, strict=True))
+        """Move the oldest that wait into flight."""
+        take, take_size = self.waiting.popleft, self.sizes.popleft
+        held = [take() for _ in range(count)]
+        self.flying.update(zip(map(id, held), held, strict=True))
+        self._flying_sizes += [take_size() for _ in held]
 
-    def settle(self, records: Sequence[Record]) -> None:
-        """Let go of records that were in flight."""
+    def settle(self, held: Sequence[Held]) -> None:
+        """Let go of those that were in flight."""
         if self._barriers:
-            gone = set(map(id, records))
+            gone = set(map(id, held))
             # Not the oldest first: of a batch that was taken in part, what stays may be older than what went.
             went = [key in gone for key in (*self.notices, *self.flying)]
             for barrier in self._barriers:
                 barrier.ahead -= sum(went[: barrier.ahead])
             self._drop_barriers()
         flying, notices = self.flying, self.notices
-        if not notices and len(records) == len(flying):  # the whole batch, as nearly always
-            self.size_bytes -= sum([record.size_bytes for record in records])
+        if not notices and len(held) == len(flying):  # the whole batch, as nearly always
+            self.size_bytes -= sum(self._flying_sizes)
             flying.clear()
+            self._flying_sizes.clear()
             return
-        for record in records:
-            if notices and notices.pop(id(record), None) is not None:
+        sizes = dict(zip(flying, self._flying_sizes, strict=True))
+        for one in held:
+            if notices and notices.pop(id(one), None) is not None:
                 continue
-            del flying[id(record)]
-            self.size_bytes -= record.size_bytes
+            del flying[id(one)]
+            self.size_bytes -= sizes.pop(id(one))
+        self._flying_sizes = list(sizes.values())
 
     def land(self) -> None:
         """What was in flight waits again, in front."""
         self.waiting.extendleft(reversed(self.flying.values()))
+        self.sizes.extendleft(reversed(self._flying_sizes))
         self.flying.clear()
+        self._flying_sizes.clear()
 
-    def clear(self) -> Sequence[Record]:
+    def clear(self) -> Sequence[Held]:
         """Let go of everything; gives what was held, oldest first."""
         held = list(self)
         self.notices.clear()
         self.flying.clear()
+        self._flying_sizes.clear()
         self.waiting.clear()
+        self.sizes.clear()
         self.size_bytes = 0
         for barrier in self._barriers:
             barrier.ahead = 0
@@ -142,22 +164,23 @@ class Backlog:
         if barrier in self._barriers:
             self._barriers.remove(barrier)
 
-    def _replace(self, record: Record) -> list[tuple[Record, Refusal]]:
+    def _replace(self, held: Held, size: int) -> list[tuple[Held, Refusal]]:
         """Let it take the place of the oldest that may go for it."""
-        max_records, max_bytes = self._room.bounds(record.levelno)
-        lost: list[tuple[Record, Refusal]] = []
-        if record.size_bytes <= max_bytes:
+        levelno = level_of(held)
+        max_records, max_bytes = self._room.bounds(levelno)
+        lost: list[tuple[Held, Refusal]] = []
+        if size <= max_bytes:
             # Where the reserve is in use already, a record below ERROR takes no more of it than what goes for it had.
             max_records, max_bytes = max(max_records, self.bounded), max(max_bytes, self.size_bytes)
-            while self.bounded >= max_records or self.size_bytes + record.size_bytes > max_bytes:
-                index = evictable(self.waiting, _level, record.levelno)
+            while self.bounded >= max_records or self.size_bytes + size > max_bytes:
+                index = evictable(self.waiting, level_of, levelno)
                 if index is None:
                     break
                 lost.append((self.evict(index), "overflow"))
             else:
-                self.append(record)
+                self.append(held, size)
                 return lost
-        lost.append((record, "overflow"))
+        lost.append((held, "overflow"))
         return lost
 
     @property
@@ -165,16 +188,17 @@ class Backlog:
         """How many records the bounds count."""
         return len(self.waiting) + len(self.flying)
 
-    def evict(self, index: int) -> Record:
-        """Let go of a record that waits, by its position."""
-        record = self.waiting[index]
+    def evict(self, index: int) -> Held:
+        """Let go of one that waits, by its position."""
+        held = self.waiting[index]
         del self.waiting[index]
-        self.size_bytes -= record.size_bytes
+        self.size_bytes -= self.sizes[index]
+        del self.sizes[index]
         position = len(self.notices) + len(self.flying) + index
         for barrier in self._barriers:
             barrier.ahead -= position < barrier.ahead
         self._drop_barriers()
-        return record
+        return held
 
     def _drop_barriers(self) -> None:
         if self._barriers:
@@ -191,5 +215,5 @@ class Barrier:
         self.ahead = ahead
 
 
-def _level(record: Record) -> int:
-    return record.levelno
+def _size(held: Held) -> int:
+    return made(held).size_bytes

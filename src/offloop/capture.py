@@ -15,21 +15,36 @@ from contextvars import ContextVar
 from logging import NOTSET, LogRecord, makeLogRecord
 from typing import Any, ClassVar, SupportsIndex, cast
 
-from offloop.records import ARGS, LEVELNO, MSG, STACK_INFO, Fields, Lazy, Noted, attributes_of, fields_of, ordinary_of
+from offloop.records import (
+    ARGS,
+    EXC_INFO,
+    LEVELNO,
+    MSG,
+    STACK_INFO,
+    Fields,
+    Lazy,
+    Noted,
+    attributes_of,
+    fields_of,
+    ordinary_of,
+)
 from offloop.tracebacks import FrozenException, freeze
 
 __all__ = [
     "IMMUTABLE",
     "PLAIN_LENGTH",
+    "Held",
     "Record",
     "Snapshot",
     "capture",
     "extras",
     "fixed",
+    "made",
     "message_of",
+    "plain_of",
     "restore",
-    "restore_all",
     "scalar_of",
+    "sift",
     "text_of",
 ]
 
@@ -69,6 +84,7 @@ _LEARNED = {
 
 # What a record weighs beside its own texts, for bounds in bytes: measured with tracemalloc.
 _BASE_BYTES = 1_200
+_TUPLE_BYTES = 56
 
 
 class Record(Noted):
@@ -155,6 +171,9 @@ class _LazyRecord(Lazy, Record):
 
 ordinary_of[_LazyRecord] = Record
 
+Held = Record | Snapshot | Fields
+"""What waits for a sink: a record, or the snapshot of a plain one, of which a record is made when somebody asks."""
+
 
 def capture(record: LogRecord, context: Mapping[str, ContextVar[Any]] | None = None) -> Snapshot:
     """A snapshot of the record that no later change reaches.
@@ -202,53 +221,90 @@ def restore(snapshot: Snapshot | Fields | LogRecord) -> Record:
     return record
 
 
-def restore_all(snapshots: Sequence[Any], deadline: float) -> tuple[list[Record], int]:
-    """As `restore`, for many: the records, and how many items between them were none.
+def sift(snapshots: Sequence[Any], deadline: float) -> tuple[list[Held], list[int], list[int], int]:
+    """As `restore`, for many, but plain ones stay as they are: made of most of them, a record would be seen by nobody.
 
     Args:
         snapshots: Any items of a queue, the oldest first.
         deadline: By `time.perf_counter`: from then on those that are not plain are left, and all that come after them.
+
+    Returns:
+        What was taken; the size in bytes and the level number of each; and how many items between them were no records.
     """
-    records: list[Record] = []
+    held: list[Held] = []
+    sizes: list[int] = []
+    levels: list[int] = []
     odd = 0
-    make, length, key, found = Record.__new__, PLAIN_LENGTH, _KEY, records.append
+    length, key = PLAIN_LENGTH, _KEY
     for item in snapshots:
         try:
             # What nearly all records are is written out: the calls would cost more than the work.
             kind: Any = type(item)  # pyright: ignore[reportUnknownVariableType]
-            if kind is dict and len(item) == length and key not in item:
-                message, arguments, level, stack = item["msg"], item["args"], item["levelno"], item["stack_info"]
+            if kind is dict and len(item) == length and key not in item and not item["exc_info"]:
+                message, arguments, level = item["msg"], item["args"], item["levelno"]
+                more = item["stack_info"] or item["exc_text"]
             elif kind is tuple:
-                message, arguments, level, stack = item[MSG], item[ARGS], item[LEVELNO], item[STACK_INFO]
+                message, arguments, level = item[MSG], item[ARGS], item[LEVELNO]
+                more = item[STACK_INFO] or item[EXC_INFO]
             else:
-                message = arguments = level = stack = item  # to be looked at closely
-            if stack is None and type(message) is str and type(arguments) is tuple and type(level) is int:
+                message = arguments = level = more = item  # to be looked at closely
+            if not more and type(message) is str and type(arguments) is tuple and type(level) is int:
                 size = _BASE_BYTES + len(message)
-                for argument in arguments:  # pyright: ignore[reportUnknownVariableType]
-                    cls: Any = type(argument)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-                    if cls is str:
-                        size += 50 + len(argument)  # pyright: ignore[reportUnknownArgumentType]
-                    else:
-                        size += 32 if cls is int else _weight(argument, 1)
-                record = make(Record)
-                record._template = record.exception = record.encodings = None  # noqa: SLF001 - ours
-                record.size_bytes = size
-                if kind is dict:
-                    record.__dict__ = item
-                    record._fields = None
-                else:
-                    record._fields = item
-                    record.__class__ = _LazyRecord
-                found(record)
+                if arguments:
+                    size += _TUPLE_BYTES
+                    for argument in arguments:  # pyright: ignore[reportUnknownVariableType]
+                        cls: Any = type(argument)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+                        if cls is str:
+                            size += 50 + len(argument)  # pyright: ignore[reportUnknownArgumentType]
+                        else:
+                            size += 32 if cls is int else _weight(argument, 1)
+                held.append(item)
+                sizes.append(size)
+                levels.append(level)
                 continue
             record = restore(item)
             level = record.levelno + NOTSET  # raises if it is no number
-            found(record)
+            held.append(record)
+            sizes.append(record.size_bytes)
+            levels.append(level)
         except Exception:  # noqa: BLE001 - what someone else put on the queue is no record: the caller counts it
             odd += 1
         if time.perf_counter() >= deadline:
             break
-    return records, odd
+    return held, sizes, levels, odd
+
+
+def plain_of(record: LogRecord) -> Snapshot | Fields | None:
+    """What `sift` would have given for the record, if it is a plain one of ours: not a copy."""
+    if type(record) is not Record:
+        fields = fields_of(record)
+        plain = fields is not None and not (fields[EXC_INFO] or fields[STACK_INFO]) and type(fields[MSG]) is str
+        return fields if plain else None
+    values = record.__dict__
+    if len(values) != PLAIN_LENGTH or record.exception is not None or type(values.get("msg")) is not str:
+        return None
+    more = values.get("exc_text") or values.get("exc_info") or values.get("stack_info")
+    return None if more else values
+
+
+def made(held: Held, size_bytes: int | None = None) -> Record:
+    """The record that is held; made of its snapshot if it was not made yet.
+
+    Args:
+        held: What `sift` gave.
+        size_bytes: And what it said of its size. None: not at hand.
+    """
+    if isinstance(held, Record):
+        return held
+    if size_bytes is None:
+        return restore(held)
+    if isinstance(held, tuple):
+        return _of_fields(held, size_bytes)
+    record = Record.__new__(Record)
+    record.__dict__ = held
+    record._fields = record._template = record.exception = record.encodings = None  # noqa: SLF001 - ours
+    record.size_bytes = size_bytes
+    return record
 
 
 def _of_fields(fields: Fields, size_bytes: int) -> Record:
@@ -439,7 +495,7 @@ def _weight(value: Any, depth: int) -> int:
         return 50 + len(value)
     if depth < _MAX_DEPTH:
         if cls is tuple or cls is list or cls is set:
-            size = 56
+            size = _TUPLE_BYTES
             for item in value:
                 kind: Any = type(item)  # pyright: ignore[reportUnknownVariableType]
                 # The common ones here: a call for each would be most of the work.

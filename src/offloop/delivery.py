@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from offloop import diagnostics, marks
 from offloop.breaker import Circuit
-from offloop.capture import Record, text_of
+from offloop.capture import Held, made, text_of
 from offloop.errors import DeliveryError, PartialFailure, PermanentFailure, SinkFailure, TemporaryFailure
 from offloop.shutdown import Awaited, Ending
 from offloop.sink import Batch, Sink
@@ -40,13 +40,13 @@ Hold = Callable[[Awaited, float | None], Coroutine[Any, Any, bool]]
 class Settlement(Protocol):
     """Where the fate of each record is counted."""
 
-    def delivered(self, records: Sequence[Record], filtered: Sequence[Record]) -> None:
+    def delivered(self, held: Sequence[Held], filtered: Sequence[Held]) -> None:
         """The destination has them; those in `filtered` its own filters turned away."""
 
-    def dropped(self, records: Sequence[Record], reason: str) -> None:
+    def dropped(self, held: Sequence[Held], reason: str) -> None:
         """They are lost, unless somebody else takes them."""
 
-    def rejected(self, records: Sequence[Record], why: str) -> None:
+    def rejected(self, held: Sequence[Held], why: str) -> None:
         """The destination will never take them."""
 
     def failing(self, state: str, error: BaseException) -> None:
@@ -164,7 +164,7 @@ class Delivery:
             journey.suspects.clear()
             return True
         if isinstance(error, PermanentFailure):
-            self._refuse(piece.records, error)
+            self._refuse(piece.held, error)
             return True
         if isinstance(error, PartialFailure):
             left = self._took_some(piece, error)
@@ -183,7 +183,7 @@ class Delivery:
         if limit is not None and self._loop.time() - journey.started >= limit:
             self._failed(error, "retrying")
             for expired in reversed(journey.pieces):
-                self._settlement.dropped(expired.records, "expired")
+                self._settlement.dropped(expired.held, "expired")
             journey.pieces.clear()
             return True
         return await self._pause(error, "failing" if isinstance(error, SinkFailure) else "retrying")
@@ -195,7 +195,7 @@ class Delivery:
             return True
         if (journey.trusted and journey.refused < _REFUSED) or self._is_poison_alone(journey):
             journey.refused += 1
-            self._refuse(piece.records, error)
+            self._refuse(piece.held, error)
             return True
         journey.suspects.append(piece)
         if not journey.trusted and journey.pieces and len(journey.suspects) < journey.canaries:
@@ -255,7 +255,7 @@ class Delivery:
         self._rounds = 0
         self._lone_rounds = 0
         self._works()
-        self._settlement.delivered(piece.records, _turned_away(piece.records, piece))
+        self._settlement.delivered(piece.held, _turned_away(piece.held, piece))
 
     def _works(self) -> None:
         """The sink has taken something: this alone resets the backoff, and closes the breaker."""
@@ -267,22 +267,23 @@ class Delivery:
     def _took_some(self, piece: Batch, error: PartialFailure) -> Batch | None:
         """Settle what was taken or refused; what is to be sent again, if anything."""
         again, refused = ({id(record) for record in records} for records in (error.retry, error.rejected))
-        taken = [r for r in piece if id(r) not in again and id(r) not in refused]
+        pairs = list(zip(piece.records, piece.held, strict=True))
+        taken = [held for record, held in pairs if id(record) not in again and id(record) not in refused]
         if taken:
             self._works()
             self._settlement.delivered(taken, _turned_away(taken, piece))
-        rejected = [r for r in piece if id(r) in refused]
+        rejected = [held for record, held in pairs if id(record) in refused]
         if rejected:
             self._refuse(rejected, error)
         keep = [index for index, r in enumerate(piece) if id(r) in again and id(r) not in refused]
         return piece.pick(keep) if keep else None
 
-    def _refuse(self, records: Sequence[Record], error: BaseException) -> None:
-        self._settlement.rejected(records, _words(error))
-        first = records[0]
+    def _refuse(self, refused: Sequence[Held], error: BaseException) -> None:
+        first = made(refused[0])
+        self._settlement.rejected(refused, _words(error))
         diagnostics.report(
             f"rejected:{id(self._sink)}",
-            f"{self._sink!r} rejected {len(records)} record(s), the first {first.levelname} of {first.name!r}: "
+            f"{self._sink!r} rejected {len(refused)} record(s), the first {first.levelname} of {first.name!r}: "
             f"{_words(error)}",
         )
 
@@ -372,10 +373,13 @@ def _end(ended: Ending, _: object = None) -> None:
         ended.end()
 
 
-def _turned_away(records: Sequence[Record], piece: Batch) -> Sequence[Record]:
-    """Those of the records that the sink turned away; it may have named one twice, or one that is not of the batch."""
-    turned = set(map(id, piece.filtered))
-    return [record for record in records if id(record) in turned] if turned else ()
+def _turned_away(settled: Sequence[Held], piece: Batch) -> Sequence[Held]:
+    """Those that the sink turned away; it may have named one twice, or one that is not of the batch."""
+    if not piece.filtered:
+        return ()
+    turned, ours = set(map(id, piece.filtered)), set(map(id, settled))
+    pairs = zip(piece.records, piece.held, strict=True)
+    return [held for record, held in pairs if id(record) in turned and id(held) in ours]
 
 
 def _words(error: BaseException) -> str:

@@ -13,17 +13,18 @@ from typing import Protocol
 from offloop import diagnostics
 from offloop.backlog import Backlog, Barrier
 from offloop.breaker import Circuit
-from offloop.capture import Record, text_of
+from offloop.capture import Held, Record, made, text_of
 from offloop.delivery import Delivery
 from offloop.diversion import Early, Porter
 from offloop.gate import acceptance, is_below
 from offloop.ledger import Counts, Ledger
 from offloop.losses import Losses
-from offloop.packing import pack, render
+from offloop.packing import pack, render, takes_snapshots
 from offloop.remains import Printing
 from offloop.run import Run
 from offloop.shutdown import BEYOND, Shutdown
 from offloop.sink import Sink
+from offloop.staging import level_of
 from offloop.stderr import Budget
 
 __all__ = ["Awaited", "Lane"]
@@ -58,8 +59,10 @@ class Lane:
         self.porter = Porter(self)
         self.ledger = Ledger(self._pending)
         self.losses = Losses(name)
-        self.chunk: list[Record] = []
-        """What the listener has for this lane in the slice at hand."""
+        self.chunk: list[Held] = []
+        """What the listener has for this lane in the slice at hand,"""
+        self.sizes: list[int] = []
+        """and how large each is in bytes."""
         self.siblings: Sequence[Sink] = ()
         """Who else gets what is routed here."""
         self.givers: Sequence[Lane] = ()
@@ -80,10 +83,20 @@ class Lane:
     def commit(self, offered: int) -> None:
         """Take the chunk: of so many records offered these are for us."""
         self.ledger.begin()
-        self._count_in(offered, self.chunk)
+        self._count_in(offered, self.chunk, self.sizes)
         self.ledger.end()
-        self.chunk.clear()
+        self.clear_chunk()
         self._arrived()
+
+    def clear_chunk(self) -> None:
+        """Forget what was for this lane."""
+        self.chunk.clear()
+        self.sizes.clear()
+
+    @property
+    def takes_snapshots(self) -> bool:
+        """Whether it wants no records made of what is plain."""
+        return takes_snapshots(self.sink, self.siblings)
 
     def take(self, records: Sequence[Record], give: Callable[[], None]) -> None:
         """Take over what another lane can't deliver, as far as level and filters let it in.
@@ -99,7 +112,7 @@ class Lane:
         ]
         self.ledger.begin()
         give()
-        self._count_in(len(records), accepted)
+        self._count_in(len(records), accepted, [record.size_bytes for record in accepted])
         self.ledger.end()
         self._arrived()
 
@@ -138,7 +151,7 @@ class Lane:
     def after_fork(self) -> None:
         """In a child: what the parent holds is the parent's."""
         self.give_up()
-        self.chunk = []
+        self.clear_chunk()
         self.losses = Losses(self.name)
         self.backlog = Backlog(self.sink.buffer)
         self.porter.clear()
@@ -161,39 +174,39 @@ class Lane:
 
     # -- the settlement of a delivery --------------------------------------------------------------------------------
 
-    def delivered(self, records: Sequence[Record], filtered: Sequence[Record]) -> None:
+    def delivered(self, held: Sequence[Held], filtered: Sequence[Held]) -> None:
         """Count what the destination took, and what its own filters turned away."""
         ledger = self.ledger
         ledger.begin()
         was_away = self._is_away
         ledger.state, ledger.error = "connected", None
-        self._settle(records)
-        ledger.delivered += len(records) - len(filtered)
+        self._settle(held)
+        ledger.delivered += len(held) - len(filtered)
         ledger.filtered += len(filtered)
         if self.losses:
-            self.losses.told(records)
+            self.losses.told(held)
             self.losses.works(again=was_away)
         ledger.end()
         self._started.progressed()
 
-    def dropped(self, records: Sequence[Record], reason: str) -> None:
+    def dropped(self, held: Sequence[Held], reason: str) -> None:
         """Count what was lost, or have the fallback take it."""
         self.ledger.begin()
-        self._settle(records)
-        for record in records:
-            self._miss(record, reason)
+        self._settle(held)
+        for one in held:
+            self._miss(one, reason)
         self.ledger.end()
         self._progressed()
 
-    def rejected(self, records: Sequence[Record], why: str) -> None:
+    def rejected(self, held: Sequence[Held], why: str) -> None:
         """Count what the destination refuses, or have it go to the dead letters."""
         self.ledger.begin()
-        self._settle(records)
-        for record in records:
+        self._settle(held)
+        for one in held:
             if self.porter.dead_letters is None:
-                self._count_lost(record, "rejected")
-            elif not self._drop_notice(record, "rejected"):
-                self.porter.leaving.append((record, why))
+                self._count_lost(one, "rejected")
+            elif not self._drop_notice(one, "rejected"):
+                self.porter.leaving.append((made(one), why))
         self.ledger.end()
         self._progressed()
 
@@ -279,7 +292,8 @@ class Lane:
 
     def surplus(self, count: int) -> Sequence[Record]:
         """The next, at most so many, of what waits and is to go to the fallback."""
-        return list(islice(self.backlog.waiting, count)) if self.diverts else ()
+        backlog = self.backlog
+        return [backlog.record(index) for index in range(min(count, len(backlog.waiting)))] if self.diverts else ()
 
     def release(self, records: Sequence[Record]) -> None:
         """Let go of these, which are the next."""
@@ -298,24 +312,24 @@ class Lane:
         batch = list(self.backlog.flying.values())
         self.ledger.begin()
         self._settle(batch)
-        self.porter.leaving.extend((record, None) for record in batch)
+        self.porter.leaving.extend((made(held), None) for held in batch)
         self.ledger.end()
         self.porter.ring()
 
-    def _miss(self, record: Record, reason: str) -> None:
+    def _miss(self, held: Held, reason: str) -> None:
         """What has no place here goes to the fallback, or is lost."""
         run = self._run
         if self.porter.fallback is None or run is None or run.shutdown.over or self.porter.has_ended(run):
-            self._count_lost(record, reason)
-        elif not self._drop_notice(record, reason):
-            self.porter.leaving.append((record, None))
+            self._count_lost(held, reason)
+        elif not self._drop_notice(held, reason):
+            self.porter.leaving.append((made(held), None))
 
     # -- where the records are: in memory here, on disk too in a spooled lane ----------------------------------------
 
-    def _count_in(self, offered: int, accepted: Sequence[Record]) -> None:
+    def _count_in(self, offered: int, accepted: Sequence[Held], sizes: Sequence[int]) -> None:
         self.ledger.offered += offered
         self.ledger.filtered += offered - len(accepted)
-        self._admit_all(accepted)
+        self._admit_all(accepted, sizes)
 
     def _arrived(self) -> None:
         """Records came, and were counted."""
@@ -325,33 +339,30 @@ class Lane:
         """How many records are held in memory alone."""
         return len(self.backlog) + len(self.porter.leaving)
 
-    def _admit_all(self, records: Sequence[Record]) -> None:
-        """Take records in, oldest first."""
-        if not self.backlog.extend(records):
-            for record in records:
-                self._admit(record)
+    def _admit_all(self, held: Sequence[Held], sizes: Sequence[int]) -> None:
+        """Take them in, oldest first, and see to what is lost by it."""
+        if self.backlog.extend(held, sizes):
+            return
+        for one, size_bytes in zip(held, sizes, strict=True):
+            for lost, reason in self.backlog.add(one, size_bytes):
+                self._miss(lost, reason)
 
-    def _admit(self, record: Record) -> None:
-        """Take a record, and see to what is lost by it."""
-        for lost, reason in self.backlog.add(record):
-            self._miss(lost, reason)
-
-    def _count_lost(self, record: Record, reason: str) -> None:
+    def _count_lost(self, held: Held, reason: str) -> None:
         """Count a record as dropped, and note it for the next notice."""
-        if not self._drop_notice(record, reason):
-            self.ledger.drop(reason, record.levelno)
-            self.losses.note(reason, record.levelno)
+        if not self._drop_notice(held, reason):
+            self.ledger.drop(reason, level_of(held))
+            self.losses.note(reason, level_of(held))
 
-    def _drop_notice(self, record: Record, reason: str) -> bool:
+    def _drop_notice(self, record: Held, reason: str) -> bool:
         """Drop it if it is a notice of ours, which is no loss to tell of, but what it said is; False if it is none."""
         if not self.losses.untold(record):
             return False
-        self.ledger.drop(reason, record.levelno)
+        self.ledger.drop(reason, level_of(record))
         return True
 
-    def _settle(self, records: Sequence[Record]) -> None:
-        """Let go of records that were in flight."""
-        self.backlog.settle(records)
+    def _settle(self, held: Sequence[Held]) -> None:
+        """Let go of what was in flight."""
+        self.backlog.settle(held)
 
     @property
     def _ready(self) -> bool:
@@ -389,7 +400,7 @@ class Lane:
     async def _close(self, run: Run) -> None:
         """Do what is to be done before what is left is counted as lost."""
 
-    def _lose(self) -> Sequence[Record]:
+    def _lose(self) -> Sequence[Held]:
         """Let go of everything; gives what is lost by it."""
         return [*self.porter.clear(), *self.backlog.clear()]
 
@@ -456,7 +467,7 @@ class Lane:
         return Printing(self.name, self._unsaved, budget)
 
     @property
-    def _unsaved(self) -> list[Record]:
+    def _unsaved(self) -> Sequence[Held]:
         """What is in memory alone."""
         return [*(record for record, _ in self.porter.leaving), *self.backlog]
 

@@ -9,13 +9,14 @@ from asyncio import events
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from importlib import import_module
+from itertools import compress
 from types import NoneType, TracebackType
 from typing import Any, Self
 
 import anyio
 
 from offloop import diagnostics, fork
-from offloop.capture import Record, restore_all, text_of
+from offloop.capture import Held, made, sift, text_of
 from offloop.delivery import marked_context
 from offloop.errors import ConfigError, PipelineInUse
 from offloop.gate import Accept, acceptance
@@ -349,18 +350,26 @@ class QueueListener:
         hand = self._intake.take(_HAND)
         routes = self._routes()
         levels_matter = any(floor > logging.NOTSET for floor, _, _ in routes)
+        are_records = not all(lane.takes_snapshots and accept is None for _, accept, lane in routes)
         step = _FEW if any(accept is not None for _, accept, _ in routes) else _MANY
         start = count = 0
         while start < len(hand):
-            records, odd = restore_all(hand[start : start + step], deadline)
-            levels = [record.levelno for record in records] if levels_matter else ()
-            for floor, accept, chunk in routes:
-                wanted = records
-                if levels and min(levels) < floor:
-                    wanted = [record for record, level in zip(records, levels, strict=True) if level >= floor]
-                chunk.extend(wanted if accept is None else filter(None, map(accept, wanted)))
-            start += len(records) + odd
-            count += len(records)
+            held, sizes, levels, odd = sift(hand[start : start + step], deadline)
+            if are_records:
+                held = list(map(made, held, sizes))
+            for floor, accept, lane in routes:
+                mine: Sequence[Held] = held
+                my_sizes: Sequence[int] = sizes
+                if levels_matter and levels and min(levels) < floor:
+                    wanted = [level >= floor for level in levels]
+                    mine, my_sizes = list(compress(held, wanted)), list(compress(sizes, wanted))
+                if accept is not None:
+                    accepted = list(filter(None, map(accept, map(made, mine))))
+                    mine, my_sizes = accepted, [record.size_bytes for record in accepted]
+                lane.chunk.extend(mine)
+                lane.sizes.extend(my_sizes)
+            start += len(held) + odd
+            count += len(held)
             if time.perf_counter() >= deadline:
                 break
         odd = start - count
@@ -380,16 +389,16 @@ class QueueListener:
             for lane in self._routed:
                 lane.lost_before(lost, lane.sink.level if self.respect_handler_level else logging.NOTSET)
 
-    def _routes(self) -> list[tuple[int, Accept | None, list[Record]]]:
-        """Level, filter and chunk of each lane, as they are now."""
+    def _routes(self) -> list[tuple[int, Accept | None, Lane]]:
+        """Level, filter and lane of each sink, as they are now."""
         alone = len(self._routed) == 1
         for lane in self._routed:
-            lane.chunk.clear()  # of a slice that was interrupted: its records are in the hand still
+            lane.clear_chunk()  # of a slice that was interrupted: its records are in the hand still
         return [
             (
                 lane.sink.level if self.respect_handler_level else logging.NOTSET,
                 acceptance(lane.sink, alone=alone) if lane.sink.filters else None,
-                lane.chunk,
+                lane,
             )
             for lane in self._routed
         ]

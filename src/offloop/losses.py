@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from offloop.capture import Record, restore
+from offloop.capture import Held, Record, restore
 from offloop.formatters.times import iso_time
 from offloop.ledger import Dropped, tabulate
 
@@ -107,11 +107,11 @@ class Losses:
         """Whether a notice was made and neither arrived nor was lost yet."""
         return bool(self._out)
 
-    def is_underway(self, record: Record) -> bool:
+    def is_underway(self, record: Held) -> bool:
         """Whether it is a notice that neither arrived nor was lost yet."""
         return id(record) in self._out
 
-    def told(self, records: Iterable[Record]) -> None:
+    def told(self, records: Iterable[Held]) -> None:
         """These arrived: what the notices among them say is told."""
         if self._out:
             for record in records:
@@ -119,7 +119,7 @@ class Losses:
                 if episode is not None and not episode.told():
                     del self._episodes[episode.in_queue]
 
-    def untold(self, record: Record) -> bool:
+    def untold(self, record: Held) -> bool:
         """This one is lost. If it was a notice, it is no loss to tell of, but what it said is; False if it was none."""
         episode = self._out.pop(id(record), None)
         if episode is not None:

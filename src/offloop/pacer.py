@@ -1,5 +1,6 @@
-"""How much of the loop offloop takes: slices of half a millisecond, and at least as much rest after each.
+"""How much of the loop offloop takes: slices of half a millisecond, and over any two of them as much rest.
 
+A rest can't end amid a turn of the loop: what one is longer than it had to be, the next is shorter, by a slice at most.
 Routing and the encoding of all lanes share one pacer. Without the rest a heartbeat still looks fine, but a request of
 many awaits pays a slice at each of them.
 """

@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from itertools import islice
+from typing import cast
 
 from offloop import diagnostics
 from offloop.backlog import Backlog
-from offloop.capture import Record, message_of, text_of
+from offloop.capture import Held, Record, made, message_of, text_of
 from offloop.delivery import Hold
 from offloop.formatters.json import JSONFormatter
 from offloop.ledger import Ledger
@@ -18,21 +19,25 @@ from offloop.run import Run
 from offloop.sink import FAILURES, Batch, Sink
 from offloop.worker import Breather, Worker
 
-__all__ = ["encode_safely", "pack", "render"]
+__all__ = ["encode_safely", "pack", "render", "takes_snapshots"]
 
-_LOOK_BYTES = 12 * 1_280  # of records between two looks at the clock: a dozen short ones; one where others encode
+_SEVERAL = 16
+_LOOK_BYTES = _SEVERAL * 2_048  # of records between two looks at the clock
+_SNAPSHOTS = frozenset({dict, tuple})
 _RENDER_TIMEOUT = 5.0  # seconds; source files may lie on a disk that hangs
 
 
-async def render(records: Iterable[Record], renderer: Worker, hold: Hold) -> None:
+async def render(waiting: Iterable[Held], renderer: Worker, hold: Hold) -> None:
     """Have the tracebacks of these rendered, off the loop; rendered ones are shared with other lanes.
 
     Args:
-        records: What the next batch may have.
+        waiting: What the next batch may have.
         renderer: The thread.
         hold: Waits for it: five seconds at most, then a traceback is brief.
     """
-    unrendered = [record for record in records if record.exception is not None and record.exc_text is None]
+    unrendered = [
+        held for held in waiting if isinstance(held, Record) and held.exception is not None and held.exc_text is None
+    ]
     if not unrendered:
         return
     task = asyncio.get_running_loop().create_task(renderer.run(_render_all, unrendered))
@@ -57,44 +62,96 @@ async def pack(sink: Sink, backlog: Backlog, ledger: Ledger, others: Sequence[Si
     notices = list(backlog.notices.values())
     # At most half of the buffer flies, so that an outage always leaves something old to evict.
     max_records = min(limits.max_records - len(notices), max(1, sink.buffer.max_records // 2))
-    encode = _encoder(sink, others) if sink.encodes else None
-    encoded = [_safely(encode, sink, notice) for notice in notices] if encode is not None else []
+    encoding = _Encoding(sink, others)
+    encoded = [encoding.one(notice) for notice in notices] if sink.encodes else []
     size_bytes = sum(map(len, encoded))
-    stride = _LOOK_BYTES if encode is None or sink.encodes_purely() else 0
 
     def step(deadline: float) -> bool:
         nonlocal size_bytes
-        count, unlooked, done = 0, 0, True
-        for record in islice(backlog.waiting, max(0, max_records - len(backlog.flying))):
-            unlooked += record.size_bytes
-            if unlooked > stride:
-                if count and time.perf_counter() >= deadline:
-                    done = False
-                    break
-                unlooked = record.size_bytes
-            if record.exception is not None and record.exc_text is None:
+        room = max(0, max_records - len(backlog.flying))
+        waiting, sizes = list(islice(backlog.waiting, room)), list(islice(backlog.sizes, room))
+        count, done = 0, True
+        while count < len(waiting):
+            if count and time.perf_counter() >= deadline:
+                done = False
                 break
-            if encode is not None:
-                try:
-                    data = encode(record)
-                    if type(data) is not bytes:
-                        data = _bytes(data)
-                except FAILURES as error:
-                    data = _repaired(sink, record, error)
-                size = len(data)
-                if encoded and size_bytes + size > limits.max_bytes:
-                    break
-                encoded.append(data)
+            # Several at a time where they are small, and quick to encode.
+            few = encoding.several if sum(sizes[count : count + encoding.several]) <= _LOOK_BYTES else 1
+            piece = encoding.prepare(waiting[count : count + few], backlog, count)
+            taken = len(piece)
+            if sink.encodes:
+                data = encoding.all(piece)
+                size = sum(map(len, data))
+                if size_bytes + size > limits.max_bytes:
+                    taken = _fitting(data, limits.max_bytes - size_bytes, alone=not encoded)
+                    size = sum(map(len, data[:taken]))
+                encoded.extend(data[:taken])
                 size_bytes += size
-            count += 1
+            count += taken
+            if taken < few:
+                break
         ledger.begin()
         backlog.fly(count)
         ledger.end()
         return done
 
     await run.work(step)
-    records = [*notices, *backlog.flying.values()]
-    return Batch(records, sink, encoded if sink.encodes else None) if records else None
+    held = [*notices, *backlog.flying.values()]
+    return Batch(held, sink, encoded if sink.encodes else None) if held else None
+
+
+def _fitting(data: Sequence[bytes], room: int, *, alone: bool) -> int:
+    """How many of these fit; the first goes alone where it is larger than any batch may be."""
+    taken = 0
+    for one in data:
+        room -= len(one)
+        if room < 0 and not (alone and taken == 0):
+            break
+        taken += 1
+    return taken
+
+
+def takes_snapshots(sink: Sink, others: Sequence[Sink]) -> bool:
+    """Whether nobody needs records, but for their bytes: the formatter makes these of snapshots too."""
+    return sink.encodes and not others and _has_own_encode(sink) and type(sink.formatter) is JSONFormatter
+
+
+def _has_own_encode(sink: Sink) -> bool:
+    return getattr(sink.encode, "__func__", None) is Sink.encode
+
+
+class _Encoding:
+    """How to encode for a sink: once, where several sinks would make the same bytes of a record. Never raises."""
+
+    def __init__(self, sink: Sink, others: Sequence[Sink]) -> None:
+        self._sink = sink
+        self._formatter = sink.formatter if takes_snapshots(sink, others) else None
+        self._encode = _encoder(sink, others)
+        self.several = _SEVERAL if self._formatter is not None else 1
+        """How many to encode between two looks at the clock."""
+
+    def prepare(self, piece: list[Held], backlog: Backlog, start: int) -> list[Held]:
+        """Of what waits from a position on, all up to one whose traceback is not rendered; as records, if need be."""
+        for index, held in enumerate(piece):
+            if type(held) in _SNAPSHOTS:
+                if self._formatter is None:
+                    piece[index] = backlog.record(start + index)
+            elif cast("Record", held).exception is not None and cast("Record", held).exc_text is None:
+                return piece[:index]
+        return piece
+
+    def all(self, piece: Sequence[Held]) -> list[bytes]:
+        """Each as bytes."""
+        if isinstance(self._formatter, JSONFormatter):
+            return self._formatter.encode_all(piece)
+        return [self.one(made(held)) for held in piece]
+
+    def one(self, record: Record) -> bytes:
+        """A record as bytes; failing that, as the sink's default formatter makes them, or as JSON."""
+        try:
+            return _bytes(self._encode(record))
+        except FAILURES as error:  # reported, and the record goes out in another form
+            return _repaired(self._sink, record, error)
 
 
 def _encoder(sink: Sink, others: Sequence[Sink]) -> Callable[[Record], object]:
@@ -103,8 +160,7 @@ def _encoder(sink: Sink, others: Sequence[Sink]) -> Callable[[Record], object]:
     if key is None or not any(other.encoding_key() == key for other in others):
         if others and not sink.encodes_purely():
             return lambda record: sink.encode(record.twin())
-        plainly = getattr(sink.encode, "__func__", None) is Sink.encode
-        return getattr(sink.formatter, "encode", sink.encode) if plainly else sink.encode
+        return getattr(sink.formatter, "encode", sink.encode) if _has_own_encode(sink) else sink.encode
 
     def shared(record: Record) -> object:
         if record.encodings is None:
@@ -120,12 +176,8 @@ def _encoder(sink: Sink, others: Sequence[Sink]) -> Callable[[Record], object]:
 
 def encode_safely(sink: Sink, record: Record) -> bytes:
     """The record as the sink encodes it; failing that, as its default formatter does, or as JSON. Never raises."""
-    return _safely(sink.encode, sink, record)
-
-
-def _safely(encode: Callable[[Record], object], sink: Sink, record: Record) -> bytes:
     try:
-        return _bytes(encode(record))
+        return _bytes(sink.encode(record))
     except FAILURES as error:  # reported, and the record goes out in another form
         return _repaired(sink, record, error)
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from threading import Lock
 
-from offloop.capture import Record
+from offloop.capture import Held, Record, made
 from offloop.formatters.text import TextFormatter
 from offloop.stderr import Budget, Stderr
 from offloop.worker import Breather, Worker
@@ -26,7 +26,7 @@ _format = TextFormatter().format
 class Printing:
     """Records on their way to stderr, oldest first."""
 
-    def __init__(self, owner: str, records: Sequence[Record], budget: Budget) -> None:
+    def __init__(self, owner: str, records: Sequence[Held], budget: Budget) -> None:
         """Print nothing yet.
 
         Args:
@@ -52,7 +52,7 @@ class Printing:
         # An error means that nobody reads stderr: what did not go out is known by the number that did.
         with suppress(OSError), Stderr(budget.seconds) as stderr:
             for record in self._records:
-                line = f"offloop: {self._owner}: {_line(record)}\n".encode("utf-8", "backslashreplace")
+                line = f"offloop: {self._owner}: {_line(made(record))}\n".encode("utf-8", "backslashreplace")
                 if len(line) > budget.left_bytes or not self._print(stderr, line, began + budget.seconds):
                     break
                 budget.left_bytes -= len(line)
@@ -65,7 +65,7 @@ class Printing:
             return printer.begin(self.run) if self._records else None
         return None
 
-    def stop(self) -> Sequence[Record]:
+    def stop(self) -> Sequence[Held]:
         """From now on nothing more is printed; gives the records that were. Once."""
         with self._lock:
             self._stopped = True

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Hashable, Iterator, Sequence
 from typing import Any, ClassVar, TypedDict
 
 from offloop import diagnostics
-from offloop.capture import Record
+from offloop.capture import Held, Record, made
 from offloop.errors import ConfigError
 from offloop.formatters.json import JSONFormatter
 from offloop.policies import Batching, Breaker, Buffer, Retry, at_least
@@ -32,18 +32,19 @@ class Batch:
     """Records on their way to one destination, oldest first; the same object for every attempt.
 
     Attributes:
-        records: 1 to `Batching.max_records` records.
+        held: The records as the lane knows them: perhaps as snapshots, of which `records` makes records.
         filtered: Records that the destination's own filters turned away: a sink that has any adds them here before
             `send` returns, and they are counted as filtered instead of delivered.
         created: When the batch was made, in seconds since the epoch.
     """
 
-    __slots__ = ("_encoded", "_key", "_sink", "created", "filtered", "records")
+    __slots__ = ("_encoded", "_key", "_records", "_sink", "created", "filtered", "held")
 
-    def __init__(self, records: Sequence[Record], sink: Sink, encoded: Sequence[bytes] | None = None) -> None:
+    def __init__(self, records: Sequence[Held], sink: Sink, encoded: Sequence[bytes] | None = None) -> None:
         """Hold the records; what was not encoded yet is encoded when it is asked for."""
         # Tuples: what a sink takes out of a list would be sent again, or never be settled.
-        self.records = tuple(records)
+        self.held = tuple(records)
+        self._records: tuple[Record, ...] | None = None
         self.filtered: list[Record] = []
         self.created = time.time()
         self._sink = sink
@@ -51,13 +52,20 @@ class Batch:
         self._key: str | None = None
 
     def __len__(self) -> int:
-        return len(self.records)
+        return len(self.held)
 
     def __iter__(self) -> Iterator[Record]:
         return iter(self.records)
 
     def __repr__(self) -> str:
-        return f"<Batch of {len(self.records)} records>"
+        return f"<Batch of {len(self.held)} records>"
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """1 to `Batching.max_records` records, the same ones whenever it is read."""
+        if self._records is None:
+            self._records = tuple(map(made, self.held))
+        return self._records
 
     @property
     def encoded(self) -> Sequence[bytes]:
@@ -85,7 +93,10 @@ class Batch:
     def pick(self, indices: Sequence[int]) -> Batch:
         """The records at these positions as a batch of their own."""
         encoded = None if self._encoded is None else [self._encoded[index] for index in indices]
-        return Batch([self.records[index] for index in indices], self._sink, encoded)
+        picked = Batch([self.held[index] for index in indices], self._sink, encoded)
+        if self._records is not None:
+            picked._records = tuple(self._records[index] for index in indices)
+        return picked
 
 
 class SinkOptions(TypedDict, total=False):

@@ -14,11 +14,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, islice
-from typing import Any
+from typing import Any, cast
 
 from offloop import diagnostics, fork
 from offloop.backlog import Barrier
-from offloop.capture import Record, text_of
+from offloop.capture import Held, Record, made, text_of
 from offloop.delivery import marked_context
 from offloop.diversion import Early
 from offloop.lane import Awaited, Lane
@@ -149,7 +149,7 @@ class SpooledLane(Lane):
         """The next, at most so many, of what waits in memory alone."""
         if not self.diverts:
             return ()
-        held = chain(self.backlog.waiting, self._tail)
+        held = chain(map(made, self.backlog.waiting), self._tail)
         return list(islice((record for record in held if id(record) in self._loose), count))
 
     def release(self, records: Sequence[Record]) -> None:
@@ -195,10 +195,15 @@ class SpooledLane(Lane):
         """How many records are in memory alone."""
         return len(self._loose) + len(self.backlog.notices) + len(self.porter.leaving)
 
-    def _admit_all(self, records: Sequence[Record]) -> None:
+    @property
+    def takes_snapshots(self) -> bool:
+        """The disk takes records."""
+        return False
+
+    def _admit_all(self, held: Sequence[Held], sizes: Sequence[int]) -> None:
         # What the disk has room for is not the backlog's to say.
-        for record in records:
-            self._admit(record)
+        for one in held:
+            self._admit(made(one))
 
     def _admit(self, record: Record) -> None:
         self._loose[id(record)] = self._next
@@ -207,14 +212,14 @@ class SpooledLane(Lane):
         self._move_up()
         self._shed()
 
-    def _settle(self, records: Sequence[Record]) -> None:
-        for record in records:
+    def _settle(self, held: Sequence[Held]) -> None:
+        for record in held:
             if id(record) in self.backlog.notices:
                 continue  # has no number
             if self._loose.pop(id(record), None) is None:
                 self._settled.append(self._safe.pop(id(record)))
                 self.ledger.spooled -= 1
-        self.backlog.settle(records)
+        self.backlog.settle(held)
         self._move_up()
         self._ring()
 
@@ -258,7 +263,7 @@ class SpooledLane(Lane):
                 self._drop(self._tail.evict(newest=self.sink.buffer.overflow == "drop_new"), "overflow")
         self._move_up()
 
-    def _drop(self, record: Record, reason: Refusal) -> None:
+    def _drop(self, record: Held, reason: Refusal) -> None:
         if self._loose.pop(id(record), None) is None:
             self._settled.append(self._safe.pop(id(record)))
             self.ledger.spooled -= 1
@@ -304,7 +309,7 @@ class SpooledLane(Lane):
         return Printing(self.name, self._unsaved if self._prints else [], budget)
 
     @property
-    def _unsaved(self) -> list[Record]:
+    def _unsaved(self) -> Sequence[Held]:
         """What is in memory alone, but for what is being written."""
         ours = self._loose.keys() | self.backlog.notices.keys()
         held = (record for record in chain(self.backlog, self._tail) if id(record) in ours)
@@ -354,7 +359,7 @@ class SpooledLane(Lane):
             timer.cancel()
         self._timers.clear()
 
-    def _lose(self) -> Sequence[Record]:
+    def _lose(self) -> Sequence[Held]:
         self._gone = True
         self._settle_writing()
         ours = self._loose.keys() | self.backlog.notices.keys()
@@ -385,7 +390,7 @@ class SpooledLane(Lane):
         self.ledger.begin()
         self._settle_writing()
         notices = list(self.backlog.notices.values())
-        held = [*self.backlog.clear(), *self._tail]
+        held = [*map(made, self.backlog.clear()), *self._tail]
         # On their way to disk at an end that was cut short: each is made anew, and is not to be told twice.
         withdrawn = [record for record in held if id(record) in self._loose and self.losses.is_underway(record)]
         for record in withdrawn:
@@ -497,7 +502,7 @@ class SpooledLane(Lane):
 
     def _front(self) -> list[Numbered]:
         """The next records of the backlog that are in memory alone."""
-        held: Iterator[Record] = chain(self.backlog.flying.values(), self.backlog.waiting)
+        held = cast("Iterator[Record]", chain(self.backlog.flying.values(), self.backlog.waiting))  # never snapshots
         numbered = ((self._loose.get(id(record)), record) for record in held)
         return _some(((number, record) for number, record in numbered if number is not None), _GROUP)
 

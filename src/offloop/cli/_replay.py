@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from offloop.capture import Record, text_of
+from offloop.capture import Held, Record, text_of
 from offloop.delivery import Delivery
 from offloop.shutdown import Shutdown
 from offloop.sink import Batch, Sink
@@ -165,21 +165,21 @@ class _Replay:
 
     # -- the settlement of a delivery --------------------------------------------------------------------------------
 
-    def delivered(self, records: Sequence[Record], filtered: Sequence[Record]) -> None:
+    def delivered(self, held: Sequence[Held], filtered: Sequence[Held]) -> None:
         """Have them removed."""
-        self._settled += [self._numbers.pop(id(record)) for record in records]
-        self.result.delivered += len(records)
+        self._settled += [self._numbers.pop(id(record)) for record in held]
+        self.result.delivered += len(held)
         self._last = time.monotonic()
 
-    def rejected(self, records: Sequence[Record], why: str) -> None:
+    def rejected(self, held: Sequence[Held], why: str) -> None:
         """Keep them."""
-        self.dropped(records, why)
+        self.dropped(held, why)
 
-    def dropped(self, records: Sequence[Record], reason: str) -> None:
+    def dropped(self, held: Sequence[Held], reason: str) -> None:
         """Keep them."""
-        for record in records:
+        for record in held:
             del self._numbers[id(record)]
-        self.result.refused += len(records)
+        self.result.refused += len(held)
         self._last = time.monotonic()
 
     def failing(self, state: str, error: BaseException) -> None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, get_args
 from uuid import uuid4
 
-from offloop.capture import PLAIN_LENGTH, Record, extras, fixed, message_of
+from offloop.capture import Held, extras, fixed, made, message_of, plain_of
 from offloop.errors import ConfigError
 from offloop.formatters.encoding import DEL, quickly, shown, to_json
 from offloop.formatters.fields import FIELD_SETS, Common, Fields, common_of, failure_of, free_name
 from offloop.formatters.times import THREE, Second, iso_time, second_of
 from offloop.policies import one_of
-from offloop.records import ARGS, COMMON, EXC_INFO, MSG, STACK_INFO, TASK_NAME, created_of, fields_of
+from offloop.records import ARGS, COMMON, MSG, TASK_NAME, created_of
 
 __all__ = ["JSONFormatter"]
 
@@ -90,51 +90,52 @@ class JSONFormatter(logging.Formatter):
             self._reserved |= self._static.keys()
         self._configuration = (fields, timestamp, to_json(self._static) if static else b"")
 
-    def encode(self, record: logging.LogRecord) -> bytes:  # noqa: C901 - a call would cost more than a line
+    def encode(self, record: logging.LogRecord) -> bytes:
         """The record as UTF-8 JSON, without a line end."""
-        try:
-            if type(record) is Record:
-                values = record.__dict__
-                if (
-                    len(values) != PLAIN_LENGTH
-                    or record.exception is not None
-                    or values["exc_text"] is not None
-                    or values["exc_info"] is not None
-                    or values["stack_info"] is not None
-                ):
-                    return self._whole(record)
-                template, arguments, created = values["msg"], values["args"], values["created"]
-                common, task = common_of(values), values.get("taskName")
-            else:
-                fields = fields_of(record)
-                if fields is None or fields[EXC_INFO] or fields[STACK_INFO]:
-                    return self._whole(record)
-                template, arguments, created = fields[MSG], fields[ARGS], created_of(fields)
-                common, task = fields[COMMON], fields[TASK_NAME]
-            if type(template) is not str:
-                return self._whole(record)
-            line = (self._lines if task is None else self._task_lines).get(common)
-            if line is None:
-                line = self._learn(common, task)
-            # Written out: `Record.getMessage`, `to_json` and `iso_time`, whose calls would cost more than they do.
-            message = quickly(template % arguments if arguments else template)
-            if not message.isascii() or DEL in message:
-                message = shown(message)
-            if self._epoch:
-                text, high, low = quickly(created), b"", b""
-            else:
-                second, text = self._second
-                micros = int((created - second) * 1e6 + 0.5)
-                if not 0 <= micros < 1_000_000:  # noqa: PLR2004 - a second
-                    self._second, micros = second_of(created)
-                    text = self._second[1]
-                high, low = THREE[micros // 1000], THREE[micros % 1000]
-            before, between, after, end = line
-            if task is not None:
-                after = b"".join((after, to_json(task), end))
-            return b"".join((before, text, high, low, between, message, after))
-        except Exception:  # noqa: BLE001 - whatever it is that is not like others, the other way has an answer to it
-            return self._whole(record)
+        snapshot = plain_of(record)
+        return self._whole(record) if snapshot is None else self.encode_all((snapshot,))[0]
+
+    def encode_all(self, held: Sequence[Held]) -> list[bytes]:
+        """Each of these as `encode` would give it."""
+        lines, task_lines, epoch = self._lines, self._task_lines, self._epoch
+        second, text = self._second
+        found: list[bytes] = []
+        for one in held:
+            try:
+                kind: Any = type(one)
+                if kind is dict:
+                    values: Any = one
+                    template, arguments, created = values["msg"], values["args"], values["created"]
+                    common, task = common_of(values), values.get("taskName")
+                elif kind is tuple:
+                    fields: Any = one
+                    template, arguments, created = fields[MSG], fields[ARGS], created_of(fields)
+                    common, task = fields[COMMON], fields[TASK_NAME]
+                else:
+                    found.append(self.encode(made(one)))
+                    continue
+                line = lines.get(common) if task is None else task_lines.get(common)
+                if line is None:
+                    line = self._learn(common, task)
+                # Written out: `Record.getMessage`, `to_json` and `iso_time`, whose calls would cost more than they do.
+                message = quickly(template % arguments if arguments else template)
+                if not message.isascii() or DEL in message:
+                    message = shown(message)
+                if epoch:
+                    text, high, low = quickly(created), b"", b""
+                else:
+                    micros = int((created - second) * 1e6 + 0.5)
+                    if not 0 <= micros < 1_000_000:  # noqa: PLR2004 - a second
+                        self._second, micros = second_of(created)
+                        second, text = self._second
+                    high, low = THREE[micros // 1000], THREE[micros % 1000]
+                before, between, after, end = line
+                if task is not None:
+                    after = b"".join((after, to_json(task), end))
+                found.append(b"".join((before, text, high, low, between, message, after)))
+            except Exception:  # noqa: BLE001 - whatever it is that is not like others, the other way has an answer to it
+                found.append(self._whole(made(one)))
+        return found
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as JSON text; the same as `encode` gives."""
