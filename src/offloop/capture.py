@@ -275,13 +275,19 @@ def sift(snapshots: Sequence[Any], deadline: float) -> tuple[list[Held], list[in
 
 
 def plain_of(record: LogRecord) -> Snapshot | Fields | None:
-    """What `sift` would have given for the record, if it is a plain one of ours: not a copy."""
-    if type(record) is not Record:
+    """What `sift` would have given for the record, if it is a plain one: not a copy."""
+    kind = type(record)
+    if kind is Record:
+        if cast("Record", record).exception is not None:
+            return None
+    elif kind is not LogRecord:
         fields = fields_of(record)
         plain = fields is not None and not (fields[EXC_INFO] or fields[STACK_INFO]) and type(fields[MSG]) is str
         return fields if plain else None
     values = record.__dict__
-    if len(values) != PLAIN_LENGTH or record.exception is not None or type(values.get("msg")) is not str:
+    if len(values) != PLAIN_LENGTH or type(values.get("msg")) is not str:
+        return None
+    if kind is LogRecord and not STANDARD.issuperset(values):  # somebody took an attribute away, and added one
         return None
     more = values.get("exc_text") or values.get("exc_info") or values.get("stack_info")
     return None if more else values

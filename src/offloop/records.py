@@ -50,7 +50,7 @@ UNDERSTOOD = _STANDARD in {_KNOWN, _KNOWN[:-1]}
 """Whether records of this Python have the attributes that are known here."""
 
 # By time_ns since 3.13. Looked up at each call, as the standard class does: tests set the clock there.
-_IN_NS = isinstance(cast("object", logging._startTime), int)  # type: ignore[attr-defined]  # noqa: SLF001
+IN_NS = isinstance(cast("object", logging._startTime), int)  # type: ignore[attr-defined]  # noqa: SLF001
 
 # One dictionary look-up each, where the public function is a call or two; they fall back on it.
 _level_names: dict[object, str] = getattr(logging, "_levelToName", {})
@@ -147,7 +147,7 @@ class FastRecord(Lazy, Noted):
         **kwargs: object,
     ) -> None:
         """Note what is true now. As with the standard class, other keywords are ignored."""
-        now = time.time_ns() if _IN_NS else time.time()
+        now = time.time_ns() if IN_NS else time.time()
         if args and len(args) == 1 and type(args[0]) not in _NO_MAPPINGS and isinstance(args[0], Mapping) and args[0]:
             args = args[0]
         try:
@@ -242,7 +242,7 @@ def attributes(fields: Fields) -> dict[str, Any]:
 def created_of(fields: Fields) -> float:
     """Seconds since the epoch."""
     now: float = fields[TIME]
-    return now / 1e9 if _IN_NS else now
+    return now / 1e9 if IN_NS else now
 
 
 def _filled(record: Any) -> dict[str, Any]:
@@ -314,7 +314,7 @@ def file_of(pathname: Any) -> tuple[Any, str]:
 def _times(now: Any) -> tuple[float, float, float]:
     """`created`, `msecs`, `relativeCreated`, by the arithmetic of this Python."""
     start = cast("Any", logging)._startTime  # noqa: SLF001
-    if not _IN_NS:
+    if not IN_NS:
         return now, int((now - int(now)) * 1000) + 0.0, (now - start) * 1000
     created, msecs = now / 1e9, now % 1_000_000_000 // 1_000_000 + 0.0
     if msecs == 999.0 and int(created) != now // 1_000_000_000:  # noqa: PLR2004 - as a float it was rounded up

@@ -18,14 +18,11 @@ from offloop.capture import Record, text_of
 from offloop.records import EXC_INFO, fields_of, file_of
 from offloop.tracebacks import FrozenException, freeze
 
-__all__ = ["FIELD_SETS", "Common", "FieldSet", "Fields", "common_of", "failure_of", "free_name"]
+__all__ = ["FIELD_SETS", "Common", "FieldSet", "Fields", "failure_of", "free_name"]
 
 Fields = Literal["plain", "otel", "ecs"]
 
-common_of: Callable[[Mapping[str, Any]], Common] = itemgetter(
-    *("name", "levelname", "levelno", "pathname", "lineno", "funcName", "process", "thread", "threadName"), "filename"
-)
-"""Of a record's attributes those that `records.COMMON` has of its fields, and the file's name: it may be changed."""
+_NAMES = ("name", "levelname", "levelno", "pathname", "lineno", "funcName", "process", "thread", "threadName")
 _MAX_GROUPS = 8
 _MAX_CHAIN = 100
 
@@ -39,12 +36,14 @@ class FieldSet:
     """One vocabulary.
 
     Attributes:
-        begin: Time, message, `common_of` or `records.COMMON`, the task's name: what every record has, as an object.
+        common: Of a record's attributes those that `begin` takes: what `records.COMMON` has of its fields, or more.
+        begin: Time, message, what is common, the task's name: what every record has, as an object.
         finish: Adds to that what few have: its failure, its stack, what the caller gave as `extra` (with free names,
             and not to be used again), the static fields.
         reserved: Names that no `extra` may take.
     """
 
+    common: Callable[[Mapping[str, Any]], Common]
     begin: Callable[[object, str, Common, str | None], dict[str, Any]]
     finish: Callable[[dict[str, Any], Failure | None, object, dict[str, Any], Mapping[str, Any]], None]
     reserved: frozenset[str]
@@ -78,7 +77,7 @@ def failure_of(record: LogRecord) -> Failure | None:
 
 
 def _begin_plain(when: object, message: str, common: Common, task: str | None) -> dict[str, Any]:
-    name, level, _, path, line, function, process, _, thread, *_ = common
+    name, level, _, path, line, function, process, _, thread = common
     fields = {
         "time": when,
         "level": level,
@@ -103,8 +102,10 @@ def _finish_plain(
         fields["exception"] = {**(_described(frozen) if frozen is not None else {}), "stacktrace": text}
     if stack:
         fields["stack"] = stack
-    fields.update(static)
-    fields.update(extra)
+    if static:
+        fields.update(static)
+    if extra:
+        fields.update(extra)
 
 
 def _described(frozen: FrozenException, depth: int = 0) -> dict[str, Any]:
@@ -130,7 +131,7 @@ def _named(frozen: FrozenException) -> dict[str, Any]:
 
 
 def _begin_otel(when: object, message: str, common: Common, task: str | None) -> dict[str, Any]:
-    name, level, levelno, path, line, function, process, thread, thread_name, *_ = common
+    name, level, levelno, path, line, function, process, thread, thread_name = common
     attributes: dict[str, Any] = {
         "code.file.path": path,
         "code.line.number": line,
@@ -231,7 +232,7 @@ _ECS = (
 )
 
 FIELD_SETS: Mapping[str, FieldSet] = {
-    "plain": FieldSet(_begin_plain, _finish_plain, frozenset(_PLAIN.split())),
-    "otel": FieldSet(_begin_otel, _finish_otel, frozenset(_OTEL.split())),
-    "ecs": FieldSet(_begin_ecs, _finish_ecs, frozenset(_ECS.split())),
+    "plain": FieldSet(itemgetter(*_NAMES), _begin_plain, _finish_plain, frozenset(_PLAIN.split())),
+    "otel": FieldSet(itemgetter(*_NAMES), _begin_otel, _finish_otel, frozenset(_OTEL.split())),
+    "ecs": FieldSet(itemgetter(*_NAMES, "filename"), _begin_ecs, _finish_ecs, frozenset(_ECS.split())),
 }

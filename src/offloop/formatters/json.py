@@ -10,10 +10,10 @@ from uuid import uuid4
 from offloop.capture import Held, extras, fixed, made, message_of, plain_of
 from offloop.errors import ConfigError
 from offloop.formatters.encoding import DEL, quickly, shown, to_json
-from offloop.formatters.fields import FIELD_SETS, Common, Fields, common_of, failure_of, free_name
-from offloop.formatters.times import THREE, Second, iso_time, second_of
+from offloop.formatters.fields import FIELD_SETS, Common, Fields, failure_of, free_name
+from offloop.formatters.times import FIRST, THREE, iso_time, second_of
 from offloop.policies import one_of
-from offloop.records import ARGS, COMMON, MSG, TASK_NAME, created_of
+from offloop.records import ARGS, COMMON, IN_NS, MSG, TASK_NAME, TIME
 
 __all__ = ["JSONFormatter"]
 
@@ -76,10 +76,10 @@ class JSONFormatter(logging.Formatter):
         one_of("JSONFormatter: ", "timestamp", timestamp, get_args(Timestamp))
         names = FIELD_SETS[fields]
         self._static = {name: fixed(value) for name, value in (static or {}).items()}
-        self._begin, self._finish = names.begin, names.finish
+        self._common, self._begin, self._finish = names.common, names.begin, names.finish
         self._lines: dict[Common, Line] = {}
         self._task_lines: dict[Common, Line] = {}
-        self._second: Second = (0, b"")
+        self._second = FIRST
         self._epoch = timestamp == "epoch"
         self._reserved = names.reserved
         if fields != "otel":  # there they have an object of their own
@@ -95,9 +95,9 @@ class JSONFormatter(logging.Formatter):
         snapshot = plain_of(record)
         return self._whole(record) if snapshot is None else self.encode_all((snapshot,))[0]
 
-    def encode_all(self, held: Sequence[Held]) -> list[bytes]:
+    def encode_all(self, held: Sequence[Held]) -> list[bytes]:  # noqa: C901 - a call would cost more than a line
         """Each of these as `encode` would give it."""
-        lines, task_lines, epoch = self._lines, self._task_lines, self._epoch
+        lines, task_lines, epoch, common_of = self._lines, self._task_lines, self._epoch, self._common
         second, text = self._second
         found: list[bytes] = []
         for one in held:
@@ -109,7 +109,9 @@ class JSONFormatter(logging.Formatter):
                     common, task = common_of(values), values.get("taskName")
                 elif kind is tuple:
                     fields: Any = one
-                    template, arguments, created = fields[MSG], fields[ARGS], created_of(fields)
+                    template, arguments, created = fields[MSG], fields[ARGS], fields[TIME]
+                    if IN_NS:
+                        created /= 1e9
                     common, task = fields[COMMON], fields[TASK_NAME]
                 else:
                     found.append(self.encode(made(one)))
@@ -167,7 +169,7 @@ class JSONFormatter(logging.Formatter):
         values = record.__dict__
         created = values["created"]
         when = created if self._epoch else iso_time(created)
-        fields = self._begin(when, message_of(record), common_of(values), values.get("taskName"))
+        fields = self._begin(when, message_of(record), self._common(values), values.get("taskName"))
         extra = extras(record)
         if extra and not self._reserved.isdisjoint(extra):
             extra = self._freed(extra)

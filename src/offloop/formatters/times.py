@@ -7,7 +7,7 @@ import time
 
 from offloop.capture import text_of
 
-__all__ = ["THREE", "Second", "iso_time", "second_of"]
+__all__ = ["FIRST", "THREE", "Second", "iso_time", "second_of"]
 
 THREE = tuple(b"%03d" % number for number in range(1000))
 """What these are with leading zeros. Two looks into a table are quicker than a format."""
@@ -15,8 +15,10 @@ THREE = tuple(b"%03d" % number for number in range(1000))
 Second = tuple[int, bytes]
 """A second since the epoch, and its text up to the microseconds."""
 
+FIRST: Second = (0, b"1970-01-01T00:00:00.")
+
 # The one rendered last, as one tuple: threads replace it whole. Records come many to a second.
-_last: Second = (0, b"1970-01-01T00:00:00.")
+_last = FIRST
 
 
 def iso_time(created: float) -> str:
@@ -28,7 +30,7 @@ def iso_time(created: float) -> str:
         if not 0 <= micros < 1_000_000:  # noqa: PLR2004 - a second
             last, micros = second_of(created)
             _last = last
-        return f"{last[1].decode()}{micros:06d}Z"
+        return b"".join((last[1], THREE[micros // 1000], THREE[micros % 1000], b"Z")).decode()
     except (TypeError, ValueError, OverflowError, OSError):
         return text_of(created)
 
