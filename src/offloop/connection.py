@@ -33,6 +33,7 @@ _VERDICT = 0.25  # seconds for a TLS 1.3 server to say what it thinks of us
 _YOUNG = 0.05  # seconds in which a peer that accepts for nobody has closed the connection
 _FIRST_NAP, _LONGEST_NAP = 0.0002, 0.02  # seconds between two looks; each is twice the one before it
 _CHUNK_BYTES = 128 * 1024  # what the kernel takes, or TLS encrypts, in less than half a millisecond
+_MUCH_BYTES = 16 * 1024  # where so much is sent the loop is busy, and its next turn is time enough for the peer
 _READ_BYTES = 4096
 _REFUSALS = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED")  # in the names of TLS alerts
 _NO_LINGER = struct.pack("ii", 1, 0)
@@ -99,6 +100,8 @@ class Connection:
             if start < len(data):
                 async with asyncio.timeout(timeout):
                     await self._write(data, start)
+            if len(data) >= _MUCH_BYTES:
+                await asyncio.sleep(0)
             await self._acknowledged(until, timeout / 2)
         except BaseException as error:
             lost = self._lost

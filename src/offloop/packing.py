@@ -132,6 +132,8 @@ class _Encoding:
 
     def prepare(self, piece: list[Held], backlog: Backlog, start: int) -> list[Held]:
         """Of what waits from a position on, all up to one whose traceback is not rendered; as records, if need be."""
+        if self._formatter is not None and _SNAPSHOTS.issuperset(map(type, piece)):
+            return piece
         for index, held in enumerate(piece):
             if type(held) in _SNAPSHOTS:
                 if self._formatter is None:
