@@ -30,7 +30,8 @@ sys.path[:0] = [str(FOLDER), str(FOLDER.parent)]
 import test_ledger_machine as machines  # noqa: E402 - found by the path above
 from interleaving import awaits  # noqa: E402
 
-MACHINES = {machine.name: machine for machine in (machines.PipelineMachine, machines.SpooledMachine)}
+KINDS = (machines.PipelineMachine, machines.AloneMachine, machines.RefusedMachine, machines.SpooledMachine)
+MACHINES = {machine.name: machine for machine in KINDS}
 STEPS = 16
 PIECE = 500  # examples
 Counts = Counter[tuple[str, str]]
@@ -111,7 +112,7 @@ def missing(counts: Counts) -> list[str]:
         ("at the sink", fate) for fate in ("delivered", "filtered", "printed", "diverted", "dead_lettered", "notices")
     }
     wanted |= {("breaker", what) for what in ("opened", "probing", "closed")}
-    wanted |= {("notices", "told all"), ("disk", "mended")}
+    wanted |= {("waits as", "a record"), ("waits as", "a snapshot"), ("notices", "told all"), ("disk", "mended")}
     wanted |= {("rule", name) for name in machines.RULES}
     return [f"{kind}: {name}" for kind, name in sorted(wanted) if not counts[kind, name]]
 
@@ -144,7 +145,9 @@ def main() -> int:
     seed = random.randrange(2**31) if given.seed is None else given.seed
     started = time.monotonic()
     total, failed = Counts(), list[str]()
-    for machine, examples in (("memory", given.examples), ("spool", given.spooled)):
+    few = given.examples // 8
+    pieces = (("memory", given.examples - 2 * few), ("alone", few), ("refused", few), ("spool", given.spooled))
+    for machine, examples in pieces:
         each = -(-examples // given.processes)
         jobs = [(machine, each, seed + number * 1_000_003) for number in range(given.processes)]
         counts, wrong = side_by_side(jobs if examples else (), given.seconds)

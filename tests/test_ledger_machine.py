@@ -40,13 +40,14 @@ from offloop import (
     Spool,
     TemporaryFailure,
 )
-from offloop.capture import made
+from offloop.capture import Record, made
 from offloop.losses import LOSS_LOGGER, QUEUE, Losses
 from offloop.spooled_lane import SpooledLane
 from offloop.testing import MemorySink
 
 LEVELS = (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR)
 SINKS = ("one", "two")
+FATES = {"fallback": "diverted", "dead_letters": "dead_lettered"}
 OTHER = "other"  # what the first falls back on, and the second's dead letters
 QUEUE_SIZE = 10
 BUFFERS = (
@@ -334,6 +335,8 @@ class PipelineMachine(RuleBasedStateMachine):
 
     name = "memory"
     kinds = KINDS
+    ways: tuple[str, ...] = ("fallback", "dead_letters")
+    """How each sink hands over to the last one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -362,10 +365,9 @@ class PipelineMachine(RuleBasedStateMachine):
         options: dict[str, Any] = {"send_timeout": SEND_TIMEOUT, "buffer": buffer, "batching": batching}
         options |= {"retry": retry, "breaker": breaker}
         other = Witness(self, name=OTHER, **options)
-        ways = ({"fallback": other}, {"dead_letters": other})
         routed = [
-            Witness(self, name=name, spool=self._spool(name), **options, **way)
-            for name, way in zip(SINKS, ways, strict=True)
+            Witness(self, name=name, spool=self._spool(name), **options, **{way: other})
+            for name, way in zip(SINKS, self.ways, strict=False)
         ]
         self.sinks = [*routed, other]
         self.pipeline = Pipeline(*routed, logger=self.log, queue_size=QUEUE_SIZE, overflow=overflow)
@@ -381,6 +383,9 @@ class PipelineMachine(RuleBasedStateMachine):
 
     def _spool(self, name: str) -> Spool | None:
         return None
+
+    def _sink(self, number: int) -> Witness:
+        return self.sinks[number % len(self.sinks)]
 
     # -- what happens ------------------------------------------------------------------------------------------------
 
@@ -425,20 +430,22 @@ class PipelineMachine(RuleBasedStateMachine):
 
     @step(sink=st.sampled_from([0, 1, 2]), script=st.sampled_from(SCRIPTS))
     def fail(self, sink: int, script: tuple[str, ...]) -> None:
-        self.sinks[sink].script += script
+        self._sink(sink).script += script
 
     @step(sink=st.sampled_from([0, 1, 2]), opening=st.sampled_from(OPENING), closing=st.sampled_from(CLOSING))
     def fail_to_open_and_close(self, sink: int, opening: str, closing: str) -> None:
-        self.sinks[sink].opening = [opening]
-        self.sinks[sink].closing = [closing]
+        self._sink(sink).opening = [opening]
+        self._sink(sink).closing = [closing]
 
     @step(sink=st.sampled_from([0, 1, 2]), level=st.sampled_from(LEVELS))
     def set_level(self, sink: int, level: int) -> None:
-        self.sinks[sink].setLevel(level)
-        self.with_levels.add(sink)
+        self._sink(sink).setLevel(level)
+        self.with_levels.add(self.sinks.index(self._sink(sink)))
 
     @step(sink=st.sampled_from([0, 1]), kind=st.sampled_from(FILTERS))
     def set_filter(self, sink: int, kind: str) -> None:
+        filtered = self.sinks[sink % len(self.ways)]
+
         def odd(record: logging.LogRecord) -> bool:
             return int(record.getMessage()) % 2 == 1
 
@@ -447,7 +454,7 @@ class PipelineMachine(RuleBasedStateMachine):
             raise ValueError(record)
 
         def interrupts(record: logging.LogRecord) -> bool:
-            self.sinks[sink].filters[:] = []
+            filtered.filters[:] = []
             tally.add("filter", kind)
             raise KeyboardInterrupt
 
@@ -458,7 +465,7 @@ class PipelineMachine(RuleBasedStateMachine):
 
         filters = {"none": None, "odd": odd, "raises": raises, "interrupts": interrupts, "slow": slow}
         chosen: Any = filters[kind]
-        self.sinks[sink].filters[:] = [] if chosen is None else [chosen]
+        filtered.filters[:] = [] if chosen is None else [chosen]
 
     @step()
     def start(self) -> None:
@@ -519,9 +526,10 @@ class PipelineMachine(RuleBasedStateMachine):
         if hasattr(self, "pipeline"):
             stats = self._check_balance()
             assert stats.intake.offered == self.logged + self.odd
-            one, two, other = (stats.sinks[sink.name or ""] for sink in self.sinks)
-            assert one.offered - one.notices == two.offered - two.notices == stats.intake.delivered
-            assert other.offered - other.notices == one.diverted + two.dead_lettered
+            *routed, other = (stats.sinks[sink.name or ""] for sink in self.sinks)
+            assert {counts.offered - counts.notices for counts in routed} == {stats.intake.delivered}
+            handed = sum(getattr(counts, FATES[way]) for counts, way in zip(routed, self.ways, strict=True))
+            assert other.offered - other.notices == handed
             # A slice that was interrupted has as many in its hand.
             assert stats.intake.pending <= 2 * QUEUE_SIZE + 2
             self.rumours.check(stats)
@@ -726,6 +734,25 @@ class PipelineMachine(RuleBasedStateMachine):
         self.loop.close()
 
 
+class AloneMachine(PipelineMachine):
+    """The same with one sink, whose lane holds plain records as snapshots, until somebody asks for records."""
+
+    name = "alone"
+    ways = ("fallback",)
+
+    @rule()
+    def look_whether_these_are_snapshots(self) -> None:
+        for held in self.lanes[0].backlog.waiting:
+            tally.add("waits as", "a record" if isinstance(held, Record) else "a snapshot")
+
+
+class RefusedMachine(AloneMachine):
+    """And what it refuses goes to the dead letters."""
+
+    name = "refused"
+    ways = ("dead_letters",)
+
+
 class SpooledMachine(PipelineMachine):
     """The same with a spool behind each sink: one for outages, one that stores everything."""
 
@@ -795,6 +822,10 @@ class SpooledMachine(PipelineMachine):
 FEW = settings(max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 TestPipelineMachine = PipelineMachine.TestCase
 TestPipelineMachine.settings = FEW
+TestAloneMachine = AloneMachine.TestCase
+TestAloneMachine.settings = settings(FEW, max_examples=30)
+TestRefusedMachine = RefusedMachine.TestCase
+TestRefusedMachine.settings = settings(FEW, max_examples=10)
 TestSpooledMachine = SpooledMachine.TestCase
 TestSpooledMachine.settings = settings(FEW, max_examples=10)
 

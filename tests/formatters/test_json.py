@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offloop.capture import Record, capture, restore
+from offloop.capture import Record, capture, restore, sift
 from offloop.errors import ConfigError
 from offloop.formatters import JSONFormatter
 
@@ -281,3 +281,48 @@ def test_record_may_have_an_extra_called_exception() -> None:
     fields = fields_of(record)
     assert fields["exception"]["type"] == "ValueError"
     assert fields["extra.exception"] == "mine"
+
+
+TEXTS = st.one_of(
+    st.text(max_size=20), st.sampled_from(["INFO", "app", "%s", "100%", "\x7f\u2028", "\ud800", '"\\', ""])
+)
+NUMBERS = st.one_of(st.integers(), st.none(), st.sampled_from([7, 20, 2**70]))
+
+
+@given(
+    lines=st.lists(
+        st.fixed_dictionaries(
+            {
+                "name": TEXTS, "msg": TEXTS, "levelno": st.integers(0, 60), "levelname": TEXTS, "pathname": TEXTS,
+                "filename": TEXTS, "lineno": NUMBERS, "funcName": st.one_of(TEXTS, st.none()), "process": NUMBERS,
+                "thread": NUMBERS, "threadName": TEXTS, "taskName": st.one_of(st.none(), TEXTS),
+                "args": st.sampled_from([(), ("a",), (1, 2), ("\u202e",), None]),
+                "created": st.one_of(
+                    st.floats(allow_nan=True), st.floats(1.7e9, 1.8e9), st.sampled_from([0.0, 0.9999999, 1e300, -1.0])
+                ),
+            }
+        ),
+        min_size=1,
+        max_size=6,
+    ),
+    fields=st.sampled_from(FIELDS),
+    timestamp=st.sampled_from(["iso", "epoch"]),
+    static=st.sampled_from([{}, {"service": "shop", "n": 1}]),
+)  # fmt: skip
+def test_lines_made_together_are_those_made_one_by_one(
+    lines: list[dict[str, Any]], fields: Any, timestamp: Any, static: dict[str, Any]
+) -> None:
+    """What is kept from call to call changes nothing of what is written of a record, whatever is in it."""
+    together, alone = (JSONFormatter(fields=fields, timestamp=timestamp, static=static) for _ in range(2))
+    standard = logging.LogRecord("", 0, "", 0, "", (), None).__dict__.keys()
+    records = [logging.makeLogRecord({name: line[name] for name in line.keys() & standard}) for line in lines]
+    held, *_ = sift([capture(record) for record in records], math.inf)
+    # Not byte by byte: where something needs the standard encoder, that one writes 1e16 as 1e+16.
+    whole = [read(alone._whole(record)) for record in records]
+    assert list(map(read, together.encode_all(held))) == whole
+    assert [read(together.encode(record)) for record in records] == whole
+
+
+def read(line: bytes) -> Any:
+    """An object as its pairs, in their order."""
+    return json.loads(line, object_pairs_hook=list)
