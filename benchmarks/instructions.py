@@ -12,6 +12,7 @@ import asyncio
 import gc
 import json
 import logging
+import math
 import os
 import platform
 import re
@@ -27,7 +28,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from offloop import JSONFormatter, Pipeline, records
-from offloop.capture import capture, restore
+from offloop.capture import capture, restore, sift
 from offloop.testing import MemorySink
 
 KEPT = Path(__file__).with_name("instructions.json")
@@ -131,6 +132,14 @@ def _step(step: Callable[[logging.LogRecord], object], times: int) -> None:
     del kept[:]
 
 
+def _batches(times: int) -> None:
+    record = logging.LogRecord("bench", logging.INFO, __file__, 1, "order %d placed by %s", (4711, "Ann"), None)
+    encode = JSONFormatter().encode_all
+    for _ in range(0, times, 32):
+        held, *_ = sift([capture(record) for _ in range(32)], math.inf)
+        encode(held)
+
+
 def _made(factory: Callable[..., logging.LogRecord], times: int) -> None:
     for _ in range(times):
         factory("bench", logging.INFO, __file__, 1, "order %d placed by %s", (4711, "Ann"), None, "made")
@@ -149,6 +158,7 @@ CASES: dict[str, Case] = {
     "capture": partial(_step, capture),
     "capture and restore": partial(_step, lambda record: restore(capture(record))),
     "JSON": partial(_step, JSONFormatter().encode),
+    "routed, and JSON of 32 at once": _batches,
 }
 
 

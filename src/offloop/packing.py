@@ -21,7 +21,7 @@ from offloop.worker import Breather, Worker
 
 __all__ = ["encode_safely", "pack", "render", "takes_snapshots"]
 
-_SEVERAL = 16
+_SEVERAL = 32
 _LOOK_BYTES = _SEVERAL * 2_048  # of records between two looks at the clock
 _SNAPSHOTS = frozenset({dict, tuple})
 _RENDER_TIMEOUT = 5.0  # seconds; source files may lie on a disk that hangs

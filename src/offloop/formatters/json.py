@@ -13,16 +13,17 @@ from offloop.formatters.encoding import DEL, quickly, shown, to_json
 from offloop.formatters.fields import FIELD_SETS, Common, Fields, failure_of, free_name
 from offloop.formatters.times import FIRST, THREE, iso_time, second_of
 from offloop.policies import one_of
-from offloop.records import ARGS, COMMON, IN_NS, MSG, TASK_NAME, TIME
+from offloop.records import ARGS, COMMON, IN_NS, MSG, TASK_NAME, TIME, created_of
 
 __all__ = ["JSONFormatter"]
 
 Timestamp = Literal["iso", "epoch"]
 
 Line = tuple[bytes, bytes, bytes, bytes]
-"""JSON around a time, a message and a task."""
+"""JSON around a time, the text of a message, and a task."""
 
 _MARK = f"offloop-{uuid4().hex}"  # stands where a line differs from others of the same call; nobody can log it
+_SNAPSHOTS = frozenset({dict, tuple})
 _MAX_LINES = 1_024  # calls whose lines are known
 
 
@@ -93,70 +94,101 @@ class JSONFormatter(logging.Formatter):
     def encode(self, record: logging.LogRecord) -> bytes:
         """The record as UTF-8 JSON, without a line end."""
         snapshot = plain_of(record)
-        return self._whole(record) if snapshot is None else self.encode_all((snapshot,))[0]
-
-    def encode_all(self, held: Sequence[Held]) -> list[bytes]:  # noqa: C901 - a call would cost more than a line
-        """Each of these as `encode` would give it."""
-        lines, task_lines, epoch, common_of = self._lines, self._task_lines, self._epoch, self._common
-        second, text = self._second
-        found: list[bytes] = []
-        for one in held:
+        if snapshot is not None:
             try:
-                kind: Any = type(one)
-                if kind is dict:
-                    values: Any = one
-                    template, arguments, created = values["msg"], values["args"], values["created"]
-                    common, task = common_of(values), values.get("taskName")
-                elif kind is tuple:
-                    fields: Any = one
-                    template, arguments, created = fields[MSG], fields[ARGS], fields[TIME]
-                    if IN_NS:
-                        created /= 1e9
-                    common, task = fields[COMMON], fields[TASK_NAME]
-                else:
-                    found.append(self.encode(made(one)))
-                    continue
-                line = lines.get(common) if task is None else task_lines.get(common)
-                if line is None:
-                    line = self._learn(common, task)
-                # Written out: `Record.getMessage`, `to_json` and `iso_time`, whose calls would cost more than they do.
-                message = quickly(template % arguments if arguments else template)
-                if not message.isascii() or DEL in message:
-                    message = shown(message)
-                if epoch:
-                    text, high, low = quickly(created), b"", b""
-                else:
-                    micros = int((created - second) * 1e6 + 0.5)
-                    if not 0 <= micros < 1_000_000:  # noqa: PLR2004 - a second
-                        self._second, micros = second_of(created)
-                        second, text = self._second
-                    high, low = THREE[micros // 1000], THREE[micros % 1000]
-                before, between, after, end = line
-                if task is not None:
-                    after = b"".join((after, to_json(task), end))
-                found.append(b"".join((before, text, high, low, between, message, after)))
-            except Exception:  # noqa: BLE001 - whatever it is that is not like others, the other way has an answer to it
-                found.append(self._whole(made(one)))
+                return self._alone(snapshot)
+            except Exception:  # noqa: BLE001, S110 - whatever it is that is not like others, the other way has an answer
+                pass
+        return self._whole(record)
+
+    def encode_all(self, held: Sequence[Held]) -> list[bytes]:
+        """Each of these as `encode` would give it."""
+        if len(held) > 1 and len(set(map(type, held))) == 1 and type(held[0]) in _SNAPSHOTS:
+            try:
+                return self._together(held)
+            except Exception:  # noqa: BLE001, S110 - as above
+                pass
+        return [self.encode(made(one)) for one in held]
+
+    def _alone(self, snapshot: Any) -> bytes:
+        """As `_together`, for one."""
+        kind: Any = type(snapshot)  # pyright: ignore[reportUnknownVariableType]
+        if kind is tuple:
+            template, arguments, created = snapshot[MSG], snapshot[ARGS], created_of(snapshot)
+            common, task = snapshot[COMMON], snapshot[TASK_NAME]
+        else:
+            template, arguments, created = snapshot["msg"], snapshot["args"], snapshot["created"]
+            common, task = self._common(snapshot), snapshot.get("taskName")
+        text = quickly(template % arguments if arguments else template)
+        if not text.isascii() or DEL in text:
+            text = shown(text)
+        before, between, after = self._line(common, task)
+        return b"".join((before, *self._when(created), between, text[1:-1], after))
+
+    def _when(self, created: float) -> tuple[bytes, bytes, bytes]:
+        """A time in three parts."""
+        if self._epoch:
+            return quickly(created), b"", b""
+        second, date = self._second
+        micros = int((created - second) * 1e6 + 0.5)
+        if not 0 <= micros < 1_000_000:  # noqa: PLR2004 - a second
+            self._second, micros = second_of(created)
+            date = self._second[1]
+        return date, THREE[micros // 1000], THREE[micros % 1000]
+
+    def _together(self, held: Sequence[Any]) -> list[bytes]:
+        """As `encode_all`, for snapshots of one kind. Raises whatever comes of one that is not like others."""
+        if type(held[0]) is tuple:
+            messages = [one[MSG] % one[ARGS] if one[ARGS] else one[MSG] for one in held]
+            times = [one[TIME] / 1e9 for one in held] if IN_NS else [one[TIME] for one in held]
+            commons, tasks = [one[COMMON] for one in held], [one[TASK_NAME] for one in held]
+        else:
+            messages = [one["msg"] % one["args"] if one["args"] else one["msg"] for one in held]
+            times = [one["created"] for one in held]
+            commons, tasks = list(map(self._common, held)), [one.get("taskName") for one in held]
+        # All at once, and taken apart where no text can have a quote that is not escaped.
+        texts = quickly(messages)
+        if not texts.isascii() or DEL in texts:
+            texts = shown(texts)
+        second, date = self._second
+        line, last, last_task = None, None, None
+        found: list[bytes] = []
+        for text, created, common, task in zip(texts[2:-2].split(b'","'), times, commons, tasks, strict=True):
+            if line is None or common != last or task != last_task:
+                line, last, last_task = self._line(common, task), common, task
+            before, between, after = line
+            # Most are of the second that the first was of.
+            micros = -1 if self._epoch else int((created - second) * 1e6 + 0.5)
+            if 0 <= micros < 1_000_000:  # noqa: PLR2004 - a second
+                high, low = THREE[micros // 1000], THREE[micros % 1000]
+                found.append(b"".join((before, date, high, low, between, text, after)))
+            else:
+                found.append(b"".join((before, *self._when(created), between, text, after)))
         return found
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as JSON text; the same as `encode` gives."""
         return self.encode(record).decode()
 
-    def _learn(self, common: Common, task: str | None) -> Line:
-        """What a line has around its time, its message and its task where the rest is as here."""
-        fields = self._begin(_MARK, _MARK, common, None if task is None else _MARK)
+    def _line(self, common: Common, task: str | None) -> tuple[bytes, bytes, bytes]:
+        """What a line has before its time, between that and the text of its message, and after it."""
+        lines = self._lines if task is None else self._task_lines
+        line = lines.get(common)
+        if line is None:
+            if len(lines) >= _MAX_LINES:
+                lines.clear()
+            line = lines[common] = self._learn(common, has_task=task is not None)
+        before, between, after, end = line
+        return before, between, after if task is None else b"".join((after, to_json(task), end))
+
+    def _learn(self, common: Common, *, has_task: bool) -> Line:
+        fields = self._begin(_MARK, _MARK, common, _MARK if has_task else None)
         if self._static:
             self._finish(fields, None, None, {}, self._static)
         before, between, after, *end = to_json(fields).split(to_json(_MARK))
         if not self._epoch:
             before, between = before + b'"', b'Z"' + between
-        line = before, between, after, b"".join(end)
-        lines = self._lines if task is None else self._task_lines
-        if len(lines) >= _MAX_LINES:
-            lines.clear()
-        lines[common] = line
-        return line
+        return before, between + b'"', b'"' + after, b"".join(end)
 
     def _whole(self, record: logging.LogRecord) -> bytes:
         """As `encode`, for any record."""
