@@ -63,16 +63,3 @@ async def test_turn_given_up_goes_to_the_next() -> None:
     second.cancel()
     pacer.done()
     assert third.done()
-
-
-async def test_rest_that_was_longer_than_it_had_to_be_shortens_the_next() -> None:
-    """Where turns of the loop are long offloop gets half of it all the same; but a long silence earns it one slice."""
-    pacer, log = Pacer(slice_seconds=0.02), list[str]()
-    await take(pacer, log, "a", 0.02)
-    time.sleep(0.08)  # noqa: ASYNC251 - a turn of the application's
-    await take(pacer, log, "b", 0.05)
-    assert pacer._credit == 0.02
-    assert pacer._rest >= 0.05 - 0.02 - 0.001
-    began = time.perf_counter()
-    await take(pacer, log, "c", 0.0)
-    assert time.perf_counter() - began >= 0.03 - 0.002

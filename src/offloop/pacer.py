@@ -1,6 +1,5 @@
-"""How much of the loop offloop takes: slices of half a millisecond, and over any two of them as much rest.
+"""How much of the loop offloop takes: slices of half a millisecond, and at least as much rest after each.
 
-A rest can't end amid a turn of the loop: what one is longer than it had to be, the next is shorter, by a slice at most.
 Routing and the encoding of all lanes share one pacer. Without the rest a heartbeat still looks fine, but a request of
 many awaits pays a slice at each of them.
 """
@@ -32,8 +31,6 @@ class Pacer:
         self._began = 0.0
         self._spent = 0.0
         self._ended = 0.0
-        self._rest = 0.0
-        self._credit = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
     def turn(self) -> asyncio.Future[None] | None:
@@ -57,16 +54,14 @@ class Pacer:
         self._ended = now = time.perf_counter()
         self._spent += now - self._began
         if self._spent >= self._slice:
-            # Turns of a busy loop are long: what the last rest was longer than it had to be, this one is shorter.
-            self._rest, self._spent = max(0.0, self._spent - self._credit), 0.0
-            self._timer = self._loop.call_later(self._rest, self._rested)
+            rest, self._spent = self._spent, 0.0
+            self._timer = self._loop.call_later(rest, self._rested)
             self._busy = False
         else:
             self._next()
 
     def _rested(self) -> None:
         self._timer = None
-        self._credit = min(time.perf_counter() - self._ended - self._rest, self._slice)
         self._next()
 
     def _next(self) -> None:
