@@ -127,7 +127,7 @@ class _Encoding:
         self._sink = sink
         self._formatter = sink.formatter if takes_snapshots(sink, others) else None
         self._encode = _encoder(sink, others)
-        self.several = _SEVERAL if self._formatter is not None else 1
+        self.several = _SEVERAL if sink.encodes_purely() else 1
         """How many to encode between two looks at the clock."""
 
     def prepare(self, piece: list[Held], backlog: Backlog, start: int) -> list[Held]:
