@@ -7,7 +7,7 @@ import re
 from email.message import EmailMessage
 from typing import Any, cast
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mailservers import parsed
@@ -184,7 +184,10 @@ NASTY = st.one_of(
 
 
 @settings(max_examples=100, deadline=None)
-@given(message=NASTY, name=NASTY, level=NASTY, extra=NASTY, max_bytes=st.integers(3_000, 20_000))
+@given(message=NASTY, name=NASTY, level=NASTY, extra=NASTY, max_bytes=st.integers(5_000, 20_000))
+@example(message="", name="", level="\U00010000" * 100, extra="", max_bytes=5_000)
+@example(message="\U00010000" * 300, name="\U00010000" * 300, level="\U00010000" * 100, extra="", max_bytes=5_000)
+@example(message="", name="", level="0" + "\U0001d4f6\U00018df6 " * 60, extra="", max_bytes=5_000)
 def test_nothing_logged_forges_anything(message: str, name: str, level: str, extra: str, max_bytes: int) -> None:
     """Whatever is logged, the mail has its headers, its two parts, short ASCII lines, and no live markup."""
     raw = build(

@@ -28,6 +28,7 @@ __all__ = ["Letter", "compose"]
 _SLICE = 512  # characters worked on at a time: some microseconds
 _PIECE_BYTES = 64 * 1024
 _NOTES = 2_048  # bytes kept free for saying what was left out
+_LEVELS_BYTES = 100  # of the levels in that; each byte may take three in each part
 _SHARES = 4  # one record among several takes at most such a part of a mail
 
 _AT_MARGIN = re.compile(r"\n[^ \t\n]")
@@ -255,7 +256,12 @@ def _count(number: int) -> str:
 
 def _levels(records: Sequence[Record]) -> str:
     counts = Counter((-record.levelno, one_line(record.levelname)) for record in records)
-    return one_line(", ".join(f"{count:,} {name}" for (_, name), count in sorted(counts.items())))
+    line = one_line(", ".join(f"{count:,} {name}" for (_, name), count in sorted(counts.items())))
+    return (
+        line
+        if len(line.encode()) <= _LEVELS_BYTES
+        else line.encode()[: _LEVELS_BYTES - 3].decode(errors="ignore") + "..."
+    )
 
 
 def _quoted(text: str) -> bytes:
