@@ -33,6 +33,7 @@ from offloop.tracebacks import FrozenException, freeze
 __all__ = [
     "IMMUTABLE",
     "PLAIN_LENGTH",
+    "SNAPSHOTS",
     "Held",
     "Record",
     "Snapshot",
@@ -56,6 +57,9 @@ _NEITHER: tuple[str | None, FrozenException | None] = (None, None)
 _MAX_DEPTH = 8
 _MAX_CONTAINERS = 10_000
 _CONTAINERS = frozenset({dict, list, tuple, set, frozenset})
+
+SNAPSHOTS = frozenset({dict, tuple})
+"""Exact types of what is held and no record yet."""
 
 _short = reprlib.Repr()
 _short.maxlevel, _short.maxstring, _short.maxother = 2, 200, 200

@@ -14,6 +14,7 @@ import socket
 import ssl
 import struct
 import sys
+from collections.abc import Iterator
 
 import anyio
 from anyio.abc import SocketStream
@@ -31,7 +32,7 @@ __all__ = ["Connection", "failure", "reason"]
 _GOODBYE = 0.5  # seconds for the peer to close its side
 _VERDICT = 0.25  # seconds for a TLS 1.3 server to say what it thinks of us
 _YOUNG = 0.05  # seconds in which a peer that accepts for nobody has closed the connection
-_FIRST_NAP, _LONGEST_NAP = 0.0002, 0.02  # seconds between two looks; each is twice the one before it
+_FIRST_NAP, _LONGEST_NAP = 0.0002, 0.02  # seconds between two looks
 _CHUNK_BYTES = 128 * 1024  # what the kernel takes, or TLS encrypts, in less than half a millisecond
 _MUCH_BYTES = 16 * 1024  # where so much is sent the loop is busy, and its next turn is time enough for the peer
 _READ_BYTES = 4096
@@ -133,12 +134,11 @@ class Connection:
         if tls.version() != "TLSv1.3":
             return
         deadline = self._loop.time() + _VERDICT
-        nap = _FIRST_NAP
+        naps = _naps()
         while self._lost is None:
             if (tls.session is not None and tls.session.has_ticket) or self._loop.time() >= deadline:
                 return
-            await asyncio.sleep(nap)
-            nap = min(2 * nap, _LONGEST_NAP)
+            await asyncio.sleep(next(naps))
         raise failure(self.endpoint, self._lost, "closed after the TLS handshake: ")
 
     def abort(self) -> None:
@@ -228,15 +228,14 @@ class Connection:
         """
         self._acknowledging = True
         try:
-            nap = _FIRST_NAP
+            naps = _naps()
             while self._unacknowledged():
                 if self._lost is not None:
                     raise self._lost
                 now = self._loop.time()
                 if now >= until:
                     raise TimeoutError
-                await asyncio.sleep(min(nap, until - now))
-                nap = min(2 * nap, _LONGEST_NAP)
+                await asyncio.sleep(min(next(naps), until - now))
             if (now := self._loop.time()) < self._young_until:
                 await self._watched(min(self._young_until, now + patience))
         finally:
@@ -244,10 +243,11 @@ class Connection:
 
     async def _watched(self, until: float) -> None:
         # It has been taken: whoever has no time for more is not told that it was not.
+        naps = _naps()
         with contextlib.suppress(asyncio.CancelledError):
             while self._loop.time() < until:
                 self._unacknowledged()
-                await asyncio.sleep(_FIRST_NAP)
+                await asyncio.sleep(next(naps))
 
     def _unacknowledged(self) -> int:
         if _state(self._socket) == _RESET:
@@ -286,6 +286,14 @@ def _state(connected: socket.socket) -> int:
         return connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
     except OSError:  # it is closed
         return _RESET
+
+
+def _naps() -> Iterator[float]:
+    """Seconds until the next look; each is twice the one before it."""
+    nap = _FIRST_NAP
+    while True:
+        yield nap
+        nap = min(nap * 2, _LONGEST_NAP)
 
 
 def failure(endpoint: Endpoint, error: Exception, what: str = "") -> Exception:

@@ -357,10 +357,11 @@ class QueueListener:
             held, sizes, levels, odd = sift(hand[start : start + step], deadline)
             if are_records:
                 held = list(map(made, held, sizes))
+            lowest = min(levels) if levels_matter and levels else None
             for floor, accept, lane in routes:
                 mine: Sequence[Held] = held
                 my_sizes: Sequence[int] = sizes
-                if levels_matter and levels and min(levels) < floor:
+                if lowest is not None and lowest < floor:
                     wanted = [level >= floor for level in levels]
                     mine, my_sizes = list(compress(held, wanted)), list(compress(sizes, wanted))
                 if accept is not None:

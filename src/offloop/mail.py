@@ -257,11 +257,8 @@ def _count(number: int) -> str:
 def _levels(records: Sequence[Record]) -> str:
     counts = Counter((-record.levelno, one_line(record.levelname)) for record in records)
     line = one_line(", ".join(f"{count:,} {name}" for (_, name), count in sorted(counts.items())))
-    return (
-        line
-        if len(line.encode()) <= _LEVELS_BYTES
-        else line.encode()[: _LEVELS_BYTES - 3].decode(errors="ignore") + "..."
-    )
+    data = line.encode()
+    return line if len(data) <= _LEVELS_BYTES else data[: _LEVELS_BYTES - 3].decode(errors="ignore") + "..."
 
 
 def _quoted(text: str) -> bytes:

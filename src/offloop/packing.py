@@ -11,7 +11,7 @@ from typing import cast
 
 from offloop import diagnostics
 from offloop.backlog import Backlog
-from offloop.capture import Held, Record, made, message_of, text_of
+from offloop.capture import SNAPSHOTS, Held, Record, made, message_of, text_of
 from offloop.delivery import Hold
 from offloop.formatters.json import JSONFormatter
 from offloop.ledger import Ledger
@@ -23,7 +23,6 @@ __all__ = ["encode_safely", "pack", "render", "takes_snapshots"]
 
 _SEVERAL = 32
 _LOOK_BYTES = _SEVERAL * 2_048  # of records between two looks at the clock
-_SNAPSHOTS = frozenset({dict, tuple})
 _RENDER_TIMEOUT = 5.0  # seconds; source files may lie on a disk that hangs
 
 
@@ -132,10 +131,10 @@ class _Encoding:
 
     def prepare(self, piece: list[Held], backlog: Backlog, start: int) -> list[Held]:
         """Of what waits from a position on, all up to one whose traceback is not rendered; as records, if need be."""
-        if self._formatter is not None and _SNAPSHOTS.issuperset(map(type, piece)):
+        if self._formatter is not None and SNAPSHOTS.issuperset(map(type, piece)):
             return piece
         for index, held in enumerate(piece):
-            if type(held) in _SNAPSHOTS:
+            if type(held) in SNAPSHOTS:
                 if self._formatter is None:
                     piece[index] = backlog.record(start + index)
             elif cast("Record", held).exception is not None and cast("Record", held).exc_text is None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, get_args
 from uuid import uuid4
 
-from offloop.capture import Held, extras, fixed, made, message_of, plain_of
+from offloop.capture import SNAPSHOTS, Held, extras, fixed, made, message_of, plain_of
 from offloop.errors import ConfigError
 from offloop.formatters.encoding import DEL, quickly, shown, to_json
 from offloop.formatters.fields import FIELD_SETS, Common, Fields, failure_of, free_name
@@ -23,7 +23,6 @@ Line = tuple[bytes, bytes, bytes, bytes]
 """JSON around a time, the text of a message, and a task."""
 
 _MARK = f"offloop-{uuid4().hex}"  # stands where a line differs from others of the same call; nobody can log it
-_SNAPSHOTS = frozenset({dict, tuple})
 _MAX_LINES = 1_024  # calls whose lines are known
 
 
@@ -103,7 +102,7 @@ class JSONFormatter(logging.Formatter):
 
     def encode_all(self, held: Sequence[Held]) -> list[bytes]:
         """Each of these as `encode` would give it."""
-        if len(held) > 1 and len(set(map(type, held))) == 1 and type(held[0]) in _SNAPSHOTS:
+        if len(held) > 1 and len(set(map(type, held))) == 1 and type(held[0]) in SNAPSHOTS:
             try:
                 return self._together(held)
             except Exception:  # noqa: BLE001, S110 - as above
