@@ -129,7 +129,7 @@ class JSONFormatter(logging.Formatter):
         if self._epoch:
             return quickly(created), b"", b""
         second, date = self._second
-        micros = int((created - second) * 1e6 + 0.5)
+        micros = round((created - second) * 1e6)
         if not 0 <= micros < 1_000_000:  # noqa: PLR2004 - a second
             self._second, micros = second_of(created)
             date = self._second[1]
@@ -157,7 +157,7 @@ class JSONFormatter(logging.Formatter):
                 line, last, last_task = self._line(common, task), common, task
             before, between, after = line
             # Most are of the second that the first was of.
-            micros = -1 if self._epoch else int((created - second) * 1e6 + 0.5)
+            micros = -1 if self._epoch else round((created - second) * 1e6)
             if 0 <= micros < 1_000_000:  # noqa: PLR2004 - a second
                 high, low = THREE[micros // 1000], THREE[micros % 1000]
                 found.append(b"".join((before, date, high, low, between, text, after)))

@@ -26,7 +26,7 @@ def iso_time(created: float) -> str:
     global _last  # noqa: PLW0603 - a cache
     last = _last
     try:
-        micros = int((created - last[0]) * 1e6 + 0.5)
+        micros = round((created - last[0]) * 1e6)
         if not 0 <= micros < 1_000_000:  # noqa: PLR2004 - a second
             last, micros = second_of(created)
             _last = last
@@ -42,7 +42,7 @@ def second_of(created: float) -> tuple[Second, int]:
         TypeError, ValueError, OverflowError, OSError: It is no time, or none that has a date.
     """
     second = math.floor(created)
-    micros = int((created - second) * 1e6 + 0.5)
+    micros = round((created - second) * 1e6)
     if micros == 1_000_000:  # noqa: PLR2004 - rounded up into the next second
         second, micros = second + 1, 0
     return (second, time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second)).encode()), micros
