@@ -17,6 +17,7 @@ from typing import Any, ClassVar, TypedDict
 
 from offloop import diagnostics
 from offloop.capture import Held, Record, made
+from offloop.digest import Digest, Gathered, Preceding
 from offloop.errors import ConfigError
 from offloop.formatters.json import JSONFormatter
 from offloop.policies import Batching, Breaker, Buffer, Retry, at_least
@@ -36,9 +37,10 @@ class Batch:
         filtered: Records that the destination's own filters turned away: a sink that has any adds them here before
             `send` returns, and they are counted as filtered instead of delivered.
         created: When the batch was made, in seconds since the epoch.
+        gathered: What there is to tell of each kind of record, for a sink with a `digest`; None for any other.
     """
 
-    __slots__ = ("_encoded", "_key", "_records", "_sink", "created", "filtered", "held")
+    __slots__ = ("_encoded", "_key", "_records", "_sink", "created", "filtered", "gathered", "held")
 
     def __init__(self, records: Sequence[Held], sink: Sink, encoded: Sequence[bytes] | None = None) -> None:
         """Hold the records; what was not encoded yet is encoded when it is asked for."""
@@ -47,6 +49,7 @@ class Batch:
         self._records: tuple[Record, ...] | None = None
         self.filtered: list[Record] = []
         self.created = time.time()
+        self.gathered: Gathered | None = None
         self._sink = sink
         self._encoded = None if encoded is None else tuple(encoded)
         self._key: str | None = None
@@ -96,6 +99,8 @@ class Batch:
         picked = Batch([self.held[index] for index in indices], self._sink, encoded)
         if self._records is not None:
             picked._records = tuple(self._records[index] for index in indices)
+        if self.gathered is not None:
+            picked.gathered = self.gathered.part(picked.records)
         return picked
 
 
@@ -125,6 +130,10 @@ class Sink(logging.Handler):
 
     encodes: ClassVar[bool] = True
     """Whether the lane encodes the records before `send`. False for a sink that works on the records themselves."""
+    digest: Digest | None = None
+    """How often one kind of record is told of: batches are held back until then. None: they are not."""
+    preceding: Preceding | None = None
+    """Which records of lower levels go with the first of a kind, if there is a `digest`. None: none."""
 
     def __init__(
         self,

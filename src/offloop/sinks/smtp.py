@@ -1,46 +1,39 @@
-"""`SMTPSink`: one batch, one mail."""
+"""`SMTPSink`: mails over SMTP, on a connection that is kept."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
-import socket
 import ssl
-from collections.abc import Iterable, Sequence
-from typing import Unpack, cast, get_args
+from collections.abc import Sequence
+from typing import Unpack, get_args
 
-from offloop import diagnostics, net
+from offloop import net
 from offloop.errors import ConfigError, TemporaryFailure
-from offloop.formatters.text import TextFormatter
-from offloop.headers import DEFAULT_SUBJECT, Mailbox, Subject
-from offloop.mail import Letter, compose
+from offloop.mailing.client import TLS, Access, Session
+from offloop.mailing.sink import MailOptions, MailSink
+from offloop.mailing.wire import Envelope
 from offloop.names import Endpoint
 from offloop.policies import at_least, one_of
-from offloop.sink import Batch, Sink, SinkOptions
-from offloop.smtp import TLS, Access, Mail, Session
-from offloop.worker import Breather, Worker
 
 __all__ = ["SMTPSink"]
 
 _IMPLICIT_PORT = 465  # RFC 8314, section 7.3
 _MAX_PORT = 65_535
-_MIN_BYTES = 16 * 1024
 _SEND_TIMEOUT = 60.0
 _DATA_TIMEOUT = 600.0  # RFC 5321, section 4.5.3.2.6
 
 
-class SMTPSink(Sink):
-    """Sends each batch as one readable mail, over a connection that is kept between batches and dropped when idle.
+class SMTPSink(MailSink):
+    """Sends mails over a connection that is kept between them and dropped when idle.
 
-    A batch has the same `Message-ID` in all attempts: a receiver that deduplicates shows one mail even where an answer
-    was lost and the mail was sent again. Some recipients refused is a delivered mail and a line of diagnostics.
+    The first record of a kind goes out at once, more of the same as a digest (`Digest`). A mail has the same
+    `Message-ID` in all attempts: a receiver that deduplicates shows one mail even where an answer was lost and the
+    mail was sent again. Some recipients refused is a delivered mail and a line of diagnostics.
 
     The subject shows a record's message as it was logged, whatever the formatter does; where it must not, give a
     `subject` without `{message}`.
     """
-
-    encodes = False
 
     def __init__(
         self,
@@ -49,7 +42,6 @@ class SMTPSink(Sink):
         *,
         sender: str,
         to: str | Sequence[str],
-        subject: str | None = None,
         username: str | None = None,
         password: str | None = None,
         tls: TLS = "auto",
@@ -58,9 +50,7 @@ class SMTPSink(Sink):
         connect_timeout: float = 5.0,
         data_timeout: float = _DATA_TIMEOUT,
         idle_timeout: float = 30.0,
-        max_bytes: int = 1024 * 1024,
-        html: bool = True,
-        **sink: Unpack[SinkOptions],
+        **mail: Unpack[MailOptions],
     ) -> None:
         """Say which server, who writes to whom, and how. Nothing is connected yet.
 
@@ -69,9 +59,6 @@ class SMTPSink(Sink):
             port: 587 for submission, 465 for implicit TLS, 25 for a relay.
             sender: `app@example.org`, or `App <app@example.org>`.
             to: One such address, or several.
-            subject: As for `str.format`, with `{level}`, `{logger}` and `{message}` (its first line) of the first of
-                the most severe records, `{count}`, `{more}` (" (and 41 more)", or nothing) and `{host}`.
-                None: "[{host}] {level}: {message}{more}".
             username: For AUTH; goes with `password`.
             password: For AUTH. It never goes over a connection without TLS.
             tls: "auto": STARTTLS where it is offered, and implicit TLS on port 465. "starttls": or nothing is sent.
@@ -83,40 +70,29 @@ class SMTPSink(Sink):
             data_timeout: Seconds for the answer to a whole mail. Less than the 600 that RFC 5321 (section 4.5.3.2.6)
                 gives a server means that one which takes its time gets the mail again and again.
             idle_timeout: Seconds after a mail at which the connection is dropped. 0: at once.
-            max_bytes: Size of the largest mail; a server's own limit counts too. What does not fit is left out, and
-                the mail says how much that is: those records count as delivered.
-            html: Whether there is an HTML part beside the text.
-            **sink: As for every `Sink`. `formatter` gives each record's text in both parts. `send_timeout` is 60 s
-                here and bounds each step by itself: building a mail, the TLS handshake, each reply but the last, and
-                how long the server reads nothing of a mail. An attempt as a whole has no other limit than the sum.
+            **mail: As for every sink that sends mails (`MailSink`), and for every `Sink`. `formatter` gives each
+                record's text. `send_timeout` is 60 s here and bounds each step by itself: building a mail, the TLS
+                handshake, each reply but the last, and how long the server reads nothing of a mail. An attempt as a
+                whole has no other limit than the sum.
 
         Raises:
             ConfigError: A value can't be used.
         """
         owner = f"{type(self).__name__}: "
-        send_timeout = sink.get("send_timeout", _SEND_TIMEOUT)
+        send_timeout = mail.get("send_timeout", _SEND_TIMEOUT)
         at_least(owner, "send_timeout", send_timeout, 0.001, "seconds")
         # To the lane: each step has a limit of its own here, and an attempt must not be abandoned within it.
-        sink["send_timeout"] = math.inf
-        super().__init__(**sink)
+        mail["send_timeout"] = math.inf
+        super().__init__(sender=sender, to=to, building_timeout=send_timeout, **mail)
         _check(owner, host, port, local_hostname)
         at_least(owner, "connect_timeout", connect_timeout, 0.001, "seconds")
         at_least(owner, "data_timeout", data_timeout, 0.001, "seconds")
         at_least(owner, "idle_timeout", idle_timeout, 0, "seconds")
-        at_least(owner, "max_bytes", max_bytes, _MIN_BYTES, "bytes")
         one_of(owner, "tls", tls, get_args(TLS))
         _check_password(owner, username, password, tls)
         if tls == "off" and tls_context is not None:
             msg = f"{owner}tls_context: nothing is verified with it while tls is 'off'"
             raise ConfigError(msg)
-        recipients = _several(owner, to)
-        self._letter = Letter(
-            sender=Mailbox.parse(owner, "sender", sender),
-            to=tuple(Mailbox.parse(owner, "to", address) for address in recipients),
-            subject=Subject(owner, DEFAULT_SUBJECT if subject is None else subject),
-            host=socket.gethostname(),
-            html=html,
-        )
         self._access = Access(
             host=host,
             port=port,
@@ -130,16 +106,10 @@ class SMTPSink(Sink):
         )
         self._connect_timeout = connect_timeout
         self._idle_timeout = idle_timeout
-        self._max_bytes = max_bytes
-        self._worker = Worker("offloop-smtp")
         self._session: Session | None = None
         self._left: Session | None = None
         self._idle: asyncio.TimerHandle | None = None
         self._openings = 0
-
-    def default_formatter(self) -> logging.Formatter:
-        """Lines for people, those of a message kept apart."""
-        return TextFormatter(multiline=True)
 
     async def open(self) -> None:
         """Connect, begin TLS and authenticate, in place of any connection there is.
@@ -150,16 +120,16 @@ class SMTPSink(Sink):
         """
         await self._connect()
 
-    async def send(self, batch: Batch) -> None:
-        """Deliver the batch as one mail. Returns when the server has taken it for at least one recipient.
+    async def ready(self) -> int | None:
+        """Connect, unless a kept connection stands; gives the largest mail that the server says it takes."""
+        session = self._kept() or await self._connect()
+        return session.max_bytes
+
+    async def deliver(self, envelope: Envelope) -> dict[str, str]:
+        """Deliver one mail. Returns when the server has taken it for at least one recipient.
 
         A kept connection that turns out to be dead before it had the mail is made anew at once. On cancellation the
         connection is dropped; the server may have taken the mail, and gets it again with the same `Message-ID`.
-
-        Raises:
-            TemporaryFailure: A reply of the 400s, no reply, or a broken connection.
-            PermanentFailure: A reply of the 500s to the mail or to all recipients.
-            SinkFailure: The server wants no mail from us.
         """
         session = self._kept()
         kept = session is not None and session.delivered > 0
@@ -167,28 +137,26 @@ class SMTPSink(Sink):
             session = await self._connect()
         opening = self._openings
         try:
-            mail = await self._composed(batch, session.max_bytes)
             try:
-                refused = await self._deliver(session, mail)
+                refused = await session.deliver(envelope)
             except TemporaryFailure:
                 # Nor if we were given up, and what stands now belongs to another attempt.
                 if not kept or session.is_connected or session.data_sent or opening != self._openings:
                     raise
                 session = await self._connect()
-                refused = await self._deliver(session, mail)
+                refused = await session.deliver(envelope)
         except BaseException:
             self._drop(session)
             raise
-        for recipient, said in refused.items():
-            diagnostics.report(f"smtp:{id(self)}:{recipient}", f"{self!r}: a recipient was refused: {said}")
         self._keep(session)
+        return refused
 
     async def aclose(self) -> None:
         """Say goodbye to the server, for at most a second. Idempotent; `open` may follow."""
         self._openings += 1
         session = self._kept()
         self._session = None
-        self._worker.close()
+        await super().aclose()
         if self._left is not None:
             self._left.abort()
             self._left = None
@@ -198,31 +166,6 @@ class SMTPSink(Sink):
     def __repr__(self) -> str:
         state = "connected" if self._session is not None and self._session.is_connected else "not connected"
         return f"<{type(self).__name__} {Endpoint(self._access.host, self._access.port)} {state}>"
-
-    async def _composed(self, batch: Batch, server_max: int | None) -> Mail:
-        try:
-            async with asyncio.timeout(self._access.timeout):
-                return await self._worker.run(self._compose, batch, server_max)
-        except TimeoutError as error:
-            msg = f"{self!r}: the mail was not built in {self._access.timeout:g} s; a formatter may hang"
-            raise TemporaryFailure(msg) from error
-
-    def _compose(self, batch: Batch, server_max: int | None) -> Mail:
-        """Build the mail; in the worker."""
-        pieces = compose(
-            self._letter,
-            batch.records,
-            key=batch.key,
-            created=batch.created,
-            formatter=self.formatter or self.default_formatter(),
-            max_bytes=min(self._max_bytes, server_max or self._max_bytes),
-            breathe=Breather(),
-        )
-        return Mail.of(pieces)
-
-    async def _deliver(self, session: Session, mail: Mail) -> dict[str, str]:
-        recipients = [mailbox.address for mailbox in self._letter.to]
-        return await session.deliver(self._letter.sender.address, recipients, mail)
 
     async def _connect(self) -> Session:
         if self._session is not None:
@@ -278,20 +221,6 @@ def _check(owner: str, host: object, port: object, local_hostname: object) -> No
     if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= _MAX_PORT:
         msg = f"{owner}port must be between 1 and {_MAX_PORT}, got {port!r}"
         raise ConfigError(msg)
-
-
-def _several(owner: str, to: object) -> tuple[object, ...]:
-    """What stands in `to`, one or several."""
-    if isinstance(to, str):
-        return (to,)
-    recipients = tuple(cast("Iterable[object]", to)) if isinstance(to, Iterable) and not isinstance(to, bytes) else None
-    if recipients is None:
-        msg = f"{owner}to: expected an address like ops@example.org, or a list of them, got {to!r}"
-        raise ConfigError(msg)
-    if not recipients:
-        msg = f"{owner}to must have at least 1 address"
-        raise ConfigError(msg)
-    return recipients
 
 
 def _check_password(owner: str, username: object, password: object, tls: str) -> None:

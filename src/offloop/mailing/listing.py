@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 
 from offloop.capture import Record, message_of
-from offloop.headers import Mailbox, Subject, encoded, one_line, printable
+from offloop.mailing.headers import Mailbox, Subject, encoded, one_line, printable
 
 __all__ = ["Letter", "compose"]
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from mailservers import parsed
 from offloop.capture import Record, capture, restore
-from offloop.headers import Mailbox, Subject
-from offloop.mail import Letter, compose
+from offloop.mailing.headers import Mailbox, Subject
+from offloop.mailing.listing import Letter, compose
 
 KEY = "0123456789abcdef" * 2
 HEADERS = [

@@ -8,7 +8,7 @@ import pytest
 
 from offloop.capture import Record, capture, restore
 from offloop.errors import ConfigError
-from offloop.headers import Mailbox, Subject
+from offloop.mailing.headers import Mailbox, Subject
 
 
 def record(message: str, level: int = logging.ERROR, name: str = "app") -> Record:

@@ -21,8 +21,9 @@ from typing import Literal, cast
 import aiosmtplib
 
 from offloop.errors import DeliveryError, PermanentFailure, SinkFailure, TemporaryFailure
+from offloop.mailing.wire import Envelope, Mail
 
-__all__ = ["TLS", "Access", "Mail", "Session"]
+__all__ = ["TLS", "Access", "Session"]
 
 TLS = Literal["auto", "starttls", "implicit", "off"]
 
@@ -76,30 +77,6 @@ class Access:
             line = line.replace(self.password, "***")
         line = "".join(character if character.isprintable() else " " for character in line)
         return line if len(line) <= _MAX_REPLY else line[:_MAX_REPLY] + "..."
-
-
-@dataclass(frozen=True, slots=True)
-class Mail:
-    """A mail as it goes over the wire.
-
-    Attributes:
-        pieces: Each begins with a line, and what a line begins with is no single period; of a size to write at once.
-        size: Bytes the mail has without the periods that were added.
-    """
-
-    pieces: Sequence[bytes]
-    size: int
-
-    @classmethod
-    def of(cls, pieces: Sequence[bytes]) -> Mail:
-        """Double the periods at the start of lines (RFC 5321, section 4.5.2).
-
-        Args:
-            pieces: The mail with CRLF line ends; each piece begins with a line.
-        """
-        stuffed = [piece.replace(b"\r\n.", b"\r\n..") for piece in pieces]
-        stuffed = [b"." + piece if piece.startswith(b".") else piece for piece in stuffed]
-        return cls(stuffed, sum(map(len, pieces)))
 
 
 class Session:
@@ -161,13 +138,11 @@ class Session:
         size = self._smtp.esmtp_extensions.get("size", "").strip()
         return int(size) if size.isascii() and size.isdecimal() and int(size) else None
 
-    async def deliver(self, sender: str, recipients: Sequence[str], mail: Mail) -> dict[str, str]:
+    async def deliver(self, envelope: Envelope) -> dict[str, str]:
         """Hand over one mail.
 
         Args:
-            sender: Address for the envelope, ASCII.
-            recipients: Addresses, ASCII.
-            mail: In ASCII.
+            envelope: All of it in ASCII.
 
         Returns:
             The recipients that were refused while others were taken, with what the server said.
@@ -178,14 +153,14 @@ class Session:
             SinkFailure: The server wants no mail from us (the sender, AUTH).
         """
         self.data_sent = False
-        options = [f"SIZE={mail.size}"] if self._smtp.supports_extension("size") else []
+        options = [f"SIZE={envelope.mail.size}"] if self._smtp.supports_extension("size") else []
         with _failures(self._access, "MAIL", about_us=True):
-            await self._smtp.mail(sender, options=options)
-        refused = await self._name(recipients)
+            await self._smtp.mail(envelope.sender, options=options)
+        refused = await self._name(envelope.recipients)
         with _failures(self._access, "DATA"):
             response = await self._smtp.execute_command(b"DATA")
             if response.code == _START_INPUT:
-                response = await self._write(mail)
+                response = await self._write(envelope.mail)
             if response.code != _DONE:
                 raise aiosmtplib.SMTPDataError(response.code, response.message)
         self.delivered += 1
