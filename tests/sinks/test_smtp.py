@@ -658,7 +658,14 @@ async def test_pipeline_mails_until_it_is_taken(desk: Desk) -> None:
     logger.propagate = False
     desk.answer("DATA", "451 later", DROP)
     sink = SMTPSink(
-        "127.0.0.1", desk.port, sender="a@b.example", to="c@d.example", level="ERROR", retry=Retry(0, 0), name="mail"
+        "127.0.0.1",
+        desk.port,
+        sender="a@b.example",
+        to="c@d.example",
+        level="ERROR",
+        retry=Retry(0, 0),
+        name="mail",
+        greylist_wait=0,
     )
     async with Pipeline(sink, logger=logger) as pipeline:
         logger.warning("not for a mailbox")
