@@ -148,7 +148,7 @@ def _headers(letter: Letter, records: Sequence[Record], key: str, created: float
         "X-Auto-Response-Suppress: OOF, AutoReply",
         "MIME-Version: 1.0",
     ]
-    return "".join(f"{line}\r\n" for line in lines).encode("ascii")
+    return "".join(f"{line}\r\n" for line in lines).encode()
 
 
 def _assembled(headers: bytes, draft: _Draft, boundary: str) -> Iterator[bytes]:
