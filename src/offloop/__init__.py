@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from offloop.errors import (
@@ -26,6 +27,8 @@ from offloop.sinks.tcp import TCPSink
 from offloop.spool import Spool
 
 if TYPE_CHECKING:
+    from offloop.sinks.lmtp import LMTPSink
+    from offloop.sinks.sendmail import SendmailSink
     from offloop.sinks.smtp import SMTPSink
 
 __all__ = [
@@ -37,6 +40,7 @@ __all__ = [
     "Counts",
     "DeliveryError",
     "JSONFormatter",
+    "LMTPSink",
     "MissingExtra",
     "OffloopError",
     "PartialFailure",
@@ -48,6 +52,7 @@ __all__ = [
     "Report",
     "Retry",
     "SMTPSink",
+    "SendmailSink",
     "Sink",
     "SinkFailure",
     "Spool",
@@ -58,11 +63,16 @@ __all__ = [
 ]
 
 
+_MAIL = {
+    "LMTPSink": "offloop.sinks.lmtp",
+    "SMTPSink": "offloop.sinks.smtp",
+    "SendmailSink": "offloop.sinks.sendmail",
+}
+
+
 def __getattr__(name: str) -> object:
     # The mail client and the standard `email` package take as long to import as all the rest of offloop.
-    if name == "SMTPSink":
-        from offloop.sinks.smtp import SMTPSink
-
-        return SMTPSink
+    if name in _MAIL:
+        return getattr(import_module(_MAIL[name]), name)
     msg = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(msg)

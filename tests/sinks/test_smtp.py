@@ -218,7 +218,9 @@ async def test_password_does_not_go_in_the_clear(desk: Desk) -> None:
 @pytest.mark.parametrize("tls", ["auto", "starttls", "implicit"])
 async def test_unknown_certificate_is_the_sinks_failure(certified: Certificates, tls: str) -> None:
     """A certificate of an unknown authority is not accepted in any mode."""
-    server = {"ssl_context": certified.server} if tls == "implicit" else {"tls_context": certified.server}
+    server: dict[str, Any] = (
+        {"ssl_context": certified.server} if tls == "implicit" else {"tls_context": certified.server}
+    )
     with aiosmtpd(**server) as desk, pytest.raises(SinkFailure, match=r"TLS failed: .*(certificate|issuer)"):
         async with sink_to(desk.port, tls=tls):
             pass
