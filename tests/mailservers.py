@@ -122,7 +122,7 @@ class Desk:
     ) -> str:
         """Answer a RCPT."""
         reply = await self._reply(server, "RCPT")
-        if reply is None:
+        if reply is None or reply.startswith("25"):
             envelope.rcpt_tos.append(address)
         return reply or "250 OK"
 
@@ -262,10 +262,11 @@ def _authenticator(login: tuple[str, str]) -> Callable[..., AuthResult]:
 
 @dataclass(frozen=True)
 class Certificates:
-    """Contexts with one authority of their own."""
+    """Contexts with one authority of their own, and its certificate in PEM."""
 
     server: ssl.SSLContext
     client: ssl.SSLContext
+    authority: str
 
 
 def certificates(*names: str) -> Certificates:
@@ -275,7 +276,7 @@ def certificates(*names: str) -> Certificates:
     authority.issue_cert(*names).configure_cert(server)
     client = ssl.create_default_context()
     authority.configure_trust(client)
-    return Certificates(server, client)
+    return Certificates(server, client, authority.cert_pem.bytes().decode())
 
 
 @asynccontextmanager
@@ -340,6 +341,11 @@ class Exim:
     port: int
     folder: Path
 
+    def count(self) -> int:
+        """How many mails the Maildir has."""
+        new = self.folder / "mail" / "new"
+        return len(list(new.iterdir())) if new.is_dir() else 0
+
     def mails(self, count: int, timeout: float = 10.0) -> list[EmailMessage]:
         """Read the Maildir once it has so many mails; blocks."""
         new = self.folder / "mail" / "new"
@@ -386,6 +392,8 @@ all:
 begin transports
 maildir:
   driver = appendfile
+  envelope_to_add
+  batch_max = 10
   maildir_format
   directory = {folder}/mail
   user = {user}
