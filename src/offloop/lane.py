@@ -303,6 +303,8 @@ class Lane:
     def _enter(self, run: Run) -> None:
         """Begin to work in a loop."""
         self._run, self._circuit = run, None
+        if self._is_away:
+            self.ledger.state = "idle"  # that was in a loop which was closed without a stop: here nothing was tried
         self.porter.give_up()
         self._time = self._part_of(run.shutdown)
         self._time.tell(self._hear_of_shutdown)
