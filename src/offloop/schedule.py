@@ -37,6 +37,7 @@ class Progress:
         mails: In how many mails.
         waiting: There is more to tell.
         over: The last mail said that it has stopped.
+        title: What it is called where none of its records is at hand.
     """
 
     since: float
@@ -47,6 +48,7 @@ class Progress:
     mails: int = 0
     waiting: bool = True
     over: bool = False
+    title: str = ""
 
     @property
     def is_to_close(self) -> bool:
@@ -74,7 +76,7 @@ class Schedule:
         self._stale = False  # unless it is to be looked for
         self._held_since: float | None = None
 
-    def note(self, kind: str, created: float) -> None:
+    def note(self, kind: str, created: float) -> Progress:
         """A record of the kind came, logged at this time."""
         now = self._clock()
         progress = self._kinds.get(kind)
@@ -89,6 +91,7 @@ class Schedule:
                 progress.due = now + self._digest.gather
         progress.last = now
         self._look_at(progress.due)
+        return progress
 
     def again(self, kind: str) -> None:
         """What was about to be told was not: it is due as it was."""
@@ -179,7 +182,7 @@ class Schedule:
         offset = self._wall() - self._clock()
         told = [(kind, progress) for kind, progress in self._kinds.items() if progress.mails]
         kinds = {
-            kind: [p.since, p.due + offset, p.last + offset, p.pause, p.total, p.mails, p.over]
+            kind: [p.since, p.due + offset, p.last + offset, p.pause, p.total, p.mails, p.over, p.title]
             for kind, p in sorted(told, key=lambda item: item[1].due)[-_MAX_SAVED:]
         }
         return json.dumps({"kinds": kinds, "mails": [mail + offset for mail in self._mails]}).encode()
@@ -193,8 +196,9 @@ class Schedule:
         offset = self._wall() - self._clock()
         try:
             state: Any = json.loads(saved)
-            for kind, (since, due, last, pause, total, mails, over) in state["kinds"].items():
+            for kind, (since, due, last, pause, total, mails, over, title) in state["kinds"].items():
                 known = Progress(since, due - offset, last - offset, pause, total, mails, waiting=False, over=over)
+                known.title = title
                 self._kinds.setdefault(kind, known)
             self._mails = deque(sorted({*self._mails, *(float(mail) - offset for mail in state["mails"])}))
         except (KeyError, TypeError, AttributeError) as error:
