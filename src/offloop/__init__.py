@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from offloop.digest import Digest, Preceding
 from offloop.errors import (
     ConfigError,
     DeliveryError,
@@ -39,6 +40,7 @@ __all__ = [
     "ConfigError",
     "Counts",
     "DeliveryError",
+    "Digest",
     "JSONFormatter",
     "LMTPSink",
     "MissingExtra",
@@ -47,6 +49,7 @@ __all__ = [
     "PermanentFailure",
     "Pipeline",
     "PipelineInUse",
+    "Preceding",
     "QueueHandler",
     "QueueListener",
     "Report",

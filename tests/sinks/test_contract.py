@@ -278,6 +278,7 @@ class TestSMTPSink(SinkContract):
             html=False,
             max_bytes=20_000_000,
             data_timeout=options.get("send_timeout", 10.0),
+            digest=None,
             **options,
         )
 
@@ -315,6 +316,7 @@ class TestLMTPSink(SinkContract):
             self.proxy.port,
             sender="app@a.example",
             to="ops@b.example",
+            digest=None,
             html=False,
             max_bytes=20_000_000,
             data_timeout=options.get("send_timeout", 10.0),
@@ -341,6 +343,7 @@ class TestSendmailSink(SinkContract):
             str(self.command_line),
             sender="app@a.example",
             to="ops@b.example",
+            digest=None,
             html=False,
             max_bytes=20_000_000,
             **options,
