@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,16 @@ from offloop.sinks.sendmail import SendmailSink
 SETTINGS: dict[str, Any] = {"sender": "App <app@a.example>", "to": ["ops@b.example", "boss@b.example"], "digest": None}
 
 
-def children() -> list[int]:
-    """Give the processes that are ours, dead or alive."""
-    return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
+def processes() -> set[int]:
+    """Give the processes that any of our threads has started, dead or alive, where the system tells."""
+    return {int(pid) for path in Path("/proc/self/task").glob("*/children") for pid in path.read_text().split()}
+
+
+@pytest.fixture
+def children() -> Callable[[], set[int]]:
+    """Give those that are started in this test."""
+    before = processes()
+    return lambda: processes() - before
 
 
 @pytest.fixture
@@ -69,7 +76,7 @@ async def test_mail_as_it_was(command: Path) -> None:
     ],
 )
 async def test_status_tells_whose_fault_it_is(
-    command: Path, fault: str, failure: type[DeliveryError], match: str
+    command: Path, children: Callable[[], set[int]], fault: str, failure: type[DeliveryError], match: str
 ) -> None:
     """Each exit status says whether to come again, give up the mail, or give up the sink; the next try works."""
     (command.parent / "fault").write_text(fault)
@@ -97,7 +104,7 @@ async def test_no_such_command(tmp_path: Path, command: Path, name: str, mode: i
         await sink.send(batch_of(sink, "broken"))
 
 
-async def test_command_that_hangs_is_killed(command: Path) -> None:
+async def test_command_that_hangs_is_killed(command: Path, children: Callable[[], set[int]]) -> None:
     """After `send_timeout` the command is killed with its children, and leaves no zombie; the loop goes on."""
     (command.parent / "fault").write_text("sleep 60 & echo $! > child; wait")
     sink = SendmailSink(str(command), send_timeout=0.5, **SETTINGS)
@@ -109,12 +116,13 @@ async def test_command_that_hangs_is_killed(command: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["cancel", "open", "aclose"])
-async def test_command_that_is_given_up_is_killed(command: Path, how: str) -> None:
+async def test_command_that_is_given_up_is_killed(command: Path, children: Callable[[], set[int]], how: str) -> None:
     """Cancelled, closed or opened anew, a sink leaves no command behind."""
     (command.parent / "fault").write_text("echo > begun; exec sleep 60")
     sink = SendmailSink(str(command), **SETTINGS)
     sending = asyncio.ensure_future(sink.send(batch_of(sink, "broken")))
     await until((command.parent / "begun").exists)
+    assert children() or not Path("/proc/self/task").exists()
     assert repr(sink) == f"<SendmailSink {command} running>"
     if how == "cancel":
         sending.cancel()

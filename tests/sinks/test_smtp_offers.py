@@ -135,6 +135,32 @@ async def test_each_pipelined_reply_has_a_timeout(step: str) -> None:
         assert "not connected" in repr(sink)
 
 
+async def test_connection_goes_on_after_a_refusal() -> None:
+    """A mail that is refused costs no connection: the next one begins anew on the same."""
+    with aiosmtpd() as desk:
+        desk.answer("RCPT", "550 no such user")
+        desk.answer("DATA", "554 not this")
+        async with sink_to(desk.port) as sink:
+            for _ in range(2):
+                with pytest.raises(PermanentFailure):
+                    await sink.send(batch_of(sink, "broken"))
+            await sink.send(batch_of(sink, "mended"))
+    assert (len(desk.mails), desk.connections, desk.commands.count("RSET")) == (1, 1, 1)
+
+
+async def test_refused_reset_ends_the_connection() -> None:
+    """A server that does not forget a refused mail is left."""
+    with aiosmtpd() as desk:
+        desk.answer("RCPT", "550 no such user")
+        desk.answer("RSET", "502 what")
+        async with sink_to(desk.port) as sink:
+            with pytest.raises(PermanentFailure):
+                await sink.send(batch_of(sink, "broken"))
+            with pytest.raises(DeliveryError, match="RSET: the server said 502 what"):
+                await sink.send(batch_of(sink, "mended"))
+            assert "not connected" in repr(sink)
+
+
 async def test_unasked_reply_ends_the_connection() -> None:
     """What a server says while nobody asked, it says before it leaves: another connection is made."""
     with aiosmtpd() as desk:
@@ -286,6 +312,18 @@ async def test_token_in_a_reply_is_masked(certified: Certificates) -> None:
         tokens = iter(["t0ken-1", "t0ken-2"])
         with pytest.raises(SinkFailure, match=r"535 AUTH XOAUTH2 \*\*\*$"):
             async with sink_to(port, token=lambda: next(tokens), **settings):
+                pass
+
+
+@pytest.mark.parametrize("login", [{"password": "p"}, {"token": lambda: "t0ken-1"}])
+@pytest.mark.parametrize("answer", [HOLD, "334 dGVsbCBtZQ=="])
+async def test_login_has_a_timeout(certified: Certificates, login: dict[str, Any], answer: str) -> None:
+    """A server that leaves AUTH unanswered, or what it asked for then, fails the attempt at that step."""
+    offer = f"250-fake\r\n250 AUTH {'XOAUTH2' if 'token' in login else 'LOGIN'}"
+    settings: dict[str, Any] = {"username": "u", "tls": "implicit", "tls_context": certified.client} | login
+    async with scripted({"EHLO": offer, "AUTH": answer, "*": HOLD}, context=certified.server) as port:
+        with pytest.raises(TemporaryFailure, match="AUTH: Timed out"):
+            async with sink_to(port, send_timeout=0.5, **settings):
                 pass
 
 
