@@ -55,7 +55,8 @@ def group(*records: Record, kind: str = KIND, more: int = 0, **values: Any) -> G
 def over(message: str = "over: none since the last mail", kind: str = KIND, **values: Any) -> Group:
     """Give a kind that is over, and of which nothing more came."""
     notice = record(message, logging.INFO, "offloop.digest")
-    return group(notice, kind=kind, **{"counts": {}, "over": True, "mails": 2, **values})
+    settings: dict[str, Any] = {"counts": {}, "over": True, "mails": 2} | values
+    return group(notice, kind=kind, **settings)
 
 
 def letter(**values: Any) -> Letter:

@@ -212,7 +212,7 @@ def _least(digest: _Digest, report: Report, room: int) -> tuple[Parts, int]:
 
 def _threads(groups: Sequence[Group]) -> tuple[str, ...]:
     """A name for each kind since it last was over: its mails form a thread."""
-    kinds = ("".join(c for c in group.kind if c.isascii() and c.isalnum())[:64] for group in groups[:10])
+    kinds = ("".join(c for c in group.kind if c.isascii() and c.isalnum())[:16] for group in groups[:10])
     return tuple(f"{kind}.{int(group.since * 1000):x}" for kind, group in zip(kinds, groups, strict=False) if kind)
 
 

@@ -79,7 +79,7 @@ def _section(section: Section) -> Iterator[str]:
         f'<div style="padding:10px 12px;background:rgba(128,128,128,.1)">\n'
         f'<h2 style="font-size:17px;line-height:1.35;margin:0;overflow-wrap:anywhere">{escaped(section.what)}</h2>\n'
         f'<p style="margin:4px 0 0"><b style="color:{tone}">{escaped(section.counted)}</b>'
-        f"{f'; {escaped(section.said)}' if section.said else ''}</p>\n"
+        f"{'; ' if section.counted and section.said else ''}{escaped(section.said)}</p>\n"
         f'<p style="margin:2px 0 0;font-size:14px;{_QUIET}">{escaped(section.when)}</p>\n'
     )
     if section.sparkline:
@@ -87,7 +87,11 @@ def _section(section: Section) -> Iterator[str]:
             f'<p style="margin:4px 0 0;font:17px/1.2 {MONOSPACE};color:{tone};white-space:pre" '
             f'aria-label="how many over time">{escaped(section.sparkline)}</p>\n'
         )
-    yield '</div>\n<div style="padding:10px 12px">\n'
+    yield "</div>\n"
+    if not (section.text or section.failures or section.others or section.preceding or section.missing):
+        yield "</div>\n"
+        return
+    yield '<div style="padding:10px 12px">\n'
     if section.text:
         yield from _preformatted(section.text)
     for failure in section.failures:

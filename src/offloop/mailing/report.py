@@ -71,7 +71,7 @@ class Section:
         logger: Of the first record.
         count: How many there are since the last mail.
         total: How many there were since it began.
-        counted: As in "400 times", or "400 ERROR, 12 CRITICAL".
+        counted: As in "ERROR, 400 times", or "12 CRITICAL, 400 ERROR"; empty for none.
         when: From when to when these were logged.
         since: When the first was logged since it began.
         sparkline: The rate as block characters; may be empty.
@@ -332,7 +332,8 @@ class _Writer:
         first = records[0]
         notice = is_notice(first)
         text, left = "", 0
-        if limits.text:
+        is_over = notice and not group.count  # all that it says is in `said`
+        if limits.text and not is_over:
             text, left = shown.text(formatted(first, self.formatter, failure=False), limits.text)
         failures: tuple[Failure, ...] = ()
         calls = 0
@@ -344,7 +345,7 @@ class _Writer:
             f"{calls:,} lines of its traceback" if limits.calls else "all tracebacks",
             counted(cut, "record") + ", in part or as a whole",
         ]
-        gone = [left or not limits.text, calls or (first.exception is not None and not limits.calls), cut]
+        gone = [left or not (limits.text or is_over), calls or (first.exception is not None and not limits.calls), cut]
         return Section(
             kind=group.kind,
             what=known.what,
@@ -451,5 +452,5 @@ def _counted(group: Group, level: str) -> str:
         counts = sorted(group.counts.items(), reverse=True)
         return ", ".join(f"{count:,} {logging.getLevelName(number)}" for number, count in counts[:5])
     if group.count == 0:
-        return "none since the last mail"
+        return ""
     return f"{level}, once" if group.count == 1 else f"{level}, {group.count:,} times"
