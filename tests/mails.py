@@ -91,6 +91,7 @@ def digest(gathered: Gathered | Sequence[Group], *, max_bytes: int = 1_000_000, 
         "known": settings.pop("known", {}),
         "subject": None if subject is None else Subject("", subject),
         "look": settings.pop("look", None),
+        "breathe": settings.pop("breathe", bool),
     }
     pieces, _ = composed(gathered, letter(**settings), **own)
     assert all(piece.endswith(b"\r\n") for piece in pieces)

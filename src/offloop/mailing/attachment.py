@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 __all__ = ["compressed"]
 
 _GZIP = 31  # zlib's name for the format; the header has no time in it, so that each attempt gives the same bytes
-_CHUNK = 16 * 1024
+_CHUNK = 1024  # characters
 _END = 512  # bytes kept for the end of the file, and for saying that something is missing
 _MAX_BYTES = 16 * 1024 * 1024  # of text: what is more takes seconds to look through
 
@@ -24,24 +24,26 @@ def compressed(texts: Iterable[str], room: int, breathe: Callable[[], object]) -
     squeeze = zlib.compressobj(6, zlib.DEFLATED, _GZIP)
     pieces: list[bytes] = []
     size = taken = pending = 0
-    for text in texts:
-        data = memoryview(text.encode("utf-8", "backslashreplace"))
-        while data:
-            if _fits(room, size, pending) < min(_CHUNK, len(data)):
-                # Now it is known what that takes which is in there; before, it might not have been compressible.
-                pieces.append(squeeze.flush(zlib.Z_SYNC_FLUSH))
-                size, pending = sum(map(len, pieces)), 0
-            take = min(_CHUNK, _fits(room, size, pending))
-            if take < min(_END, len(data)) or taken > _MAX_BYTES:
-                pieces += (squeeze.compress(b"\n[what follows did not fit into this file]\n"), squeeze.flush())
-                return b"".join(pieces), False
-            pieces.append(squeeze.compress(data[:take]))
-            data = data[take:]
-            pending += take
-            taken += take
-            breathe()
+    for chunk in _chunks(texts):
+        if _fits(room, size, pending) < len(chunk):
+            # Now it is known what that takes which is in there; before, it might not have been compressible.
+            pieces.append(squeeze.flush(zlib.Z_SYNC_FLUSH))
+            size, pending = sum(map(len, pieces)), 0
+        if _fits(room, size, pending) < len(chunk) or taken > _MAX_BYTES:
+            pieces += (squeeze.compress(b"\n[what follows did not fit into this file]\n"), squeeze.flush())
+            return b"".join(pieces), False
+        pieces.append(squeeze.compress(chunk))
+        pending += len(chunk)
+        taken += len(chunk)
+        breathe()
     pieces.append(squeeze.flush())
     return b"".join(pieces), True
+
+
+def _chunks(texts: Iterable[str]) -> Iterator[bytes]:
+    for text in texts:
+        for start in range(0, len(text), _CHUNK):
+            yield text[start : start + _CHUNK].encode("utf-8", "backslashreplace")
 
 
 def _fits(room: int, size: int, pending: int) -> int:

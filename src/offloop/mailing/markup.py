@@ -51,7 +51,8 @@ def markup(report: Report) -> Iterator[str]:
     if len(report.sections) > 1:
         yield from _contents(report.sections)
     for section in report.sections:
-        yield from _section(section)
+        if len(report.sections) == 1 or not section.bare:
+            yield from _section(section)
     if report.more:
         yield f'<p style="margin:0 0 14px">And {escaped(report.more)}.</p>\n'
     yield f'<p style="margin:0;font-size:13px;{_QUIET}">Times are in UTC.</p>\n'
@@ -88,7 +89,7 @@ def _section(section: Section) -> Iterator[str]:
             f'aria-label="how many over time">{escaped(section.sparkline)}</p>\n'
         )
     yield "</div>\n"
-    if not (section.text or section.failures or section.others or section.preceding or section.missing):
+    if section.bare and not section.missing:
         yield "</div>\n"
         return
     yield '<div style="padding:10px 12px">\n'

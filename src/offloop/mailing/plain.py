@@ -29,8 +29,10 @@ def plain(report: Report) -> Iterator[str]:
             yield _wrapped(f"{number:>3}. {section.what}", "     ")
             yield _wrapped(f"     {_status(section)}", "     ")
         yield "\n"
+    alone = len(report.sections) == 1
     for number, section in enumerate(report.sections, 1):
-        yield from _section(section, number if len(report.sections) > 1 else 0)
+        if alone or not section.bare:
+            yield from _section(section, 0 if alone else number)
     if report.more:
         yield _wrapped(f"And {report.more}.")
         yield "\n"

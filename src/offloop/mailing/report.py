@@ -106,6 +106,11 @@ class Section:
     context: tuple[tuple[str, str], ...]
     missing: str
 
+    @property
+    def bare(self) -> bool:
+        """Whether there is no more to show of it than what it is and how often."""
+        return not (self.text or self.failures or self.others or self.preceding)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
@@ -175,7 +180,8 @@ LIMITS = (
     Limits(60, 256, 4, 0, 0, 0, 0),
     Limits(40, 120, 0, 0, 0, 0, 0),
     Limits(12, 0, 0, 0, 0, 0, 0),
-    Limits(3, 0, 0, 0, 0, 0, 0),
+    Limits(4, 0, 0, 0, 0, 0, 0),
+    Limits(1, 0, 0, 0, 0, 0, 0),
     Limits(0, 0, 0, 0, 0, 0, 0),
 )
 """From all that a person may want to read to what fits anywhere."""
@@ -235,6 +241,8 @@ def formatted(record: Record, formatter: logging.Formatter, *, failure: bool = T
     twin = copy.copy(record)
     if not failure and twin.exception is not None:
         twin.exception = twin.exc_text = twin.exc_info = None
+    elif twin.exception is not None and twin.exc_text is None:
+        twin.exc_text = twin.exception.text()
     try:
         return str.__str__(formatter.format(twin))
     except Exception as error:  # noqa: BLE001 - the mail says so
