@@ -319,6 +319,7 @@ class TestLMTPSink(SinkContract):
             html=False,
             max_bytes=20_000_000,
             data_timeout=options.get("send_timeout", 10.0),
+            digest=None,
             **options,
         )
 
@@ -344,6 +345,7 @@ class TestSendmailSink(SinkContract):
             to="ops@b.example",
             html=False,
             max_bytes=20_000_000,
+            digest=None,
             **options,
         )
 

@@ -166,8 +166,8 @@ class MailSink(Sink):
         progress = self._progress
         server_max = await self.ready()
         later: list[TemporaryFailure] = []
-        for composed in await self._composed(batch, server_max):
-            envelope = progress.left(composed)
+        for whole in await self._composed(batch, server_max):
+            envelope = progress.left(whole)
             if envelope is not None and (put_off := await self._handed(envelope, progress)) is not None:
                 later.append(put_off)
         if later:
@@ -218,13 +218,13 @@ class MailSink(Sink):
     async def _composed(self, batch: Batch, server_max: int | None) -> Sequence[Envelope]:
         try:
             async with asyncio.timeout(self._building_timeout):
-                return await self._worker.run(self._compose, batch, server_max)
+                return await self._worker.run(self.composed, batch, server_max)
         except TimeoutError as error:
             msg = f"{self!r}: the mail was not built in {self._building_timeout:g} s; a formatter may hang"
             raise TemporaryFailure(msg) from error
 
-    def _compose(self, batch: Batch, server_max: int | None) -> Sequence[Envelope]:
-        """Build the mails; in the worker."""
+    def composed(self, batch: Batch, server_max: int | None = None) -> Sequence[Envelope]:
+        """The mails for a batch. Takes its time: a sink calls it in its worker."""
         max_bytes = min(self._max_bytes, server_max or self._max_bytes)
         breathe = Breather()
         gathered = batch.gathered
