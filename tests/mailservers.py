@@ -26,7 +26,7 @@ import pytest
 import trustme
 from aiosmtpd.controller import Controller, UnixSocketController
 from aiosmtpd.lmtp import LMTP
-from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword
+from aiosmtpd.smtp import MISSING, SMTP, AuthResult, LoginPassword
 
 from servers import free_port, require_binary
 
@@ -95,6 +95,10 @@ class Desk:
         session.host_name = hostname
         reply = await self._reply(server, "EHLO")
         return [reply] if reply else [*replies[:-1], *(f"250-{offer}" for offer in self.offers), replies[-1]]
+
+    async def handle_AUTH(self, server: SMTP, _session: Any, _envelope: Any, _args: list[str]) -> object:  # noqa: N802
+        """Answer an AUTH, or leave that to whoever knows the passwords."""
+        return await self._reply(server, "AUTH") or MISSING
 
     async def handle_QUIT(self, server: SMTP, _session: Any, _envelope: Any) -> str:  # noqa: N802
         """Answer a QUIT."""

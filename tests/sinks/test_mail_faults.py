@@ -173,14 +173,29 @@ async def test_fault_of_the_connection(fault: str, seen: int) -> None:
     assert taken(desk) == dict.fromkeys(OPS, 2)
 
 
-@pytest.mark.parametrize("at", [20, 150, 1_000, 30_000])
+@pytest.mark.parametrize("at", [1, *range(18, 200, 13), 1_000, 30_000])
 async def test_cut_in_the_midst(at: int) -> None:
-    """A connection that breaks after so many bytes, in EHLO, RCPT or the mail, costs no mail and doubles none."""
+    """A connection that breaks after so many bytes, in or after any command or the mail, costs and doubles no mail."""
     with aiosmtpd() as desk:
         async with FaultProxy("127.0.0.1", desk.port) as proxy:
             proxy.cut_at(at)
             sink = SMTPSink("127.0.0.1", proxy.port, **SETTINGS)
             sink.setFormatter(logging.Formatter("%(message)s" + "x" * 50_000))
+            async with in_trouble(sink, lambda: desk.ended, proxy.forward):
+                pass
+    assert taken(desk) == dict.fromkeys(OPS, 2)
+
+
+@pytest.mark.parametrize("command", ["STARTTLS", "AUTH"])
+async def test_cut_in_the_opening(certified: Certificates, command: str) -> None:
+    """A connection that breaks while TLS begins, or at AUTH, costs no mail."""
+    with aiosmtpd(tls_context=certified.server, login=LOGIN) as desk:
+        async with FaultProxy("127.0.0.1", desk.port) as proxy:
+            if command == "STARTTLS":
+                proxy.cut_at(len("EHLO [127.0.0.1]\r\nSTARTTLS\r\n"))
+            desk.answer("AUTH", DROP)
+            settings: dict[str, Any] = SETTINGS | {"tls": "starttls", "tls_context": certified.client}
+            sink = SMTPSink("127.0.0.1", proxy.port, username=LOGIN[0], password=LOGIN[1], **settings)
             async with in_trouble(sink, lambda: desk.ended, proxy.forward):
                 pass
     assert taken(desk) == dict.fromkeys(OPS, 2)

@@ -107,8 +107,9 @@ class Run:
         status = None if self._process is None else self._process.returncode
         if status == 0 and self._read_all:
             return
-        line = one_line(next((line for line in self._said.decode("utf-8", "replace").splitlines() if line.strip()), ""))
-        said = f": {line[:_MAX_LINE]}" if line else ""
+        lines = self._said.decode("utf-8", "replace").splitlines()
+        line = one_line(next((line for line in lines if line.strip()), ""), _MAX_LINE)
+        said = f": {line}" if line else ""
         raise self._failure(f"{owner}: the command", status, said)
 
     def _failure(self, what: str, status: int | None, said: str) -> DeliveryError:

@@ -47,19 +47,20 @@ class Dialogue(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._lines: list[bytes] = []
-        self._replies: deque[Reply] = deque()
-        self._unread = 0
+        self._replies: deque[tuple[Reply, int]] = deque()  # with the bytes of each
+        self._unread = 0  # bytes
+        self._taken = 0  # bytes of the reply whose last line is not there
         self._full = False
         self._lost: OSError | None = None
         self._changed: asyncio.Future[None] | None = None
 
-    def take_over(self, transport: asyncio.Transport) -> None:
+    def take_over(self, transport: asyncio.Transport | None) -> None:
         """Read from now on what another protocol read.
 
         Raises:
             ConnectionResetError: The connection is lost.
         """
-        if transport.is_closing():
+        if transport is None or transport.is_closing():
             raise ConnectionResetError(_ENDED)
         transport.set_protocol(self)
         self.connection_made(transport)
@@ -74,7 +75,7 @@ class Dialogue(asyncio.Protocol):
     @property
     def heard(self) -> Reply | None:
         """The next reply, if it is there."""
-        return self._replies[0] if self._replies else None
+        return self._replies[0][0] if self._replies else None
 
     def write(self, data: bytes) -> None:
         """Send so much, now or soon.
@@ -112,8 +113,8 @@ class Dialogue(asyncio.Protocol):
             raise TimeoutError(msg)
         if not self._replies:
             raise cast("OSError", self._lost)
-        reply = self._replies.popleft()
-        self._unread -= len(reply.text)
+        reply, size = self._replies.popleft()
+        self._unread -= size
         return reply
 
     async def quit(self, timeout: float) -> None:
@@ -158,6 +159,7 @@ class Dialogue(asyncio.Protocol):
         while self._lost is None and (end := self._buffer.find(b"\n")) >= 0:
             line = bytes(self._buffer[:end])
             del self._buffer[: end + 1]
+            self._taken += end + 1
             self._take(line.rstrip(b"\r"))
         if len(self._buffer) > _MAX_LINE or self._unread > _MAX_UNREAD:
             self._fail("the server said too much at once")
@@ -198,8 +200,8 @@ class Dialogue(asyncio.Protocol):
         if match[2] != b"-":
             text = b"\n".join(part.strip() for part in self._lines).decode("utf-8", "replace")
             self._lines.clear()
-            self._replies.append(Reply(int(match[1]), text))
-            self._unread = len(self._buffer) + sum(len(reply.text) for reply in self._replies)
+            self._replies.append((Reply(int(match[1]), text), self._taken))
+            self._taken = 0
 
     def _fail(self, why: str) -> None:
         if self._lost is None:

@@ -65,22 +65,21 @@ async def opened(access: Access, connected: socket.socket) -> Opened:
     try:
         with _failures(access, "greeting"):
             await smtp.connect()
-        transport = cast("asyncio.Transport", smtp.transport)
+        transport = smtp.transport
         await _secure(access, smtp)
         if access.username is not None and access.password is not None:
             with _failures(access, "AUTH"):
                 await smtp.login(access.username, access.password)
-        transport = cast("asyncio.Transport", smtp.transport)
         server = Opened(Dialogue(connected), dict(smtp.esmtp_extensions))
         with access.failures("AUTH" if access.has_secret else "EHLO"):
-            server.dialogue.take_over(transport)
+            server.dialogue.take_over(cast("asyncio.Transport | None", smtp.transport))
         if access.username is not None and access.token is not None:
             await _authorize(access, server, access.username)
     except BaseException:
         if transport is None:
             _shut(connected)
         else:
-            transport.abort()
+            cast("asyncio.Transport", smtp.transport or transport).abort()
         raise
     return server
 
