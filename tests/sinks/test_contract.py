@@ -320,7 +320,6 @@ class TestLMTPSink(SinkContract):
             html=False,
             max_bytes=20_000_000,
             data_timeout=options.get("send_timeout", 10.0),
-            digest=None,
             **options,
         )
 
@@ -344,7 +343,6 @@ class TestSendmailSink(SinkContract):
             str(self.command_line),
             sender="app@a.example",
             to="ops@b.example",
-            digest=None,
             html=False,
             max_bytes=20_000_000,
             digest=None,
