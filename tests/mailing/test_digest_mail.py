@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import logging
 import re
 from random import Random
@@ -10,7 +11,7 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mails import KEY, KIND, NOON, bodies, digest, failed, group, over, record, subject_of
+from mails import KEY, KIND, NOON, bodies, caught, digest, failed, group, over, record, subject_of
 from mailservers import parsed
 from offloop.capture import Record
 from offloop.digest import Cap, Gathered
@@ -114,30 +115,27 @@ def test_notes_say_what_the_schedule_did() -> None:
 
 def test_application_is_set_off_from_libraries() -> None:
     """Calls of the application are marked and have their source; those of libraries are in short."""
-    import json
-
-    try:
-        json.loads("{")
-    except ValueError as error:
-        raised = (type(error), error, error.__traceback__)
+    raised = caught(lambda: json.loads("{"))
     plain, html = bodies(digest([group(record("no JSON", exc_info=raised))]))
     assert f"  > {__file__}:" in plain
-    assert '  >     json.loads("{")\n    json/__init__.py:' in plain
+    assert '  >     raised = caught(lambda: json.loads("{"))\n    json/__init__.py:' in plain
     assert "json.decoder.JSONDecodeError: Expecting property name" in plain
-    assert "<b>json.loads(&quot;{&quot;)</b>" in html
+    assert "<b>raised = caught(lambda: json.loads(&quot;{&quot;))</b>" in html
     assert plain.count("ERROR app: no JSON") == 1
 
 
 def test_chain_and_group_are_shown() -> None:
     """Causes come before what they caused, members after their group."""
-    try:
+
+    def fail() -> None:
         try:
             raise ValueError("inner")
         except ValueError as inner:
-            raise ExceptionGroup("several", [KeyError("a"), OSError("b")]) from inner
-    except ExceptionGroup as error:
-        error.add_note("look here")
-        raised = (type(error), error, error.__traceback__)
+            error = ExceptionGroup("several", [KeyError("a"), OSError("b")])
+            error.add_note("look here")
+            raise error from inner
+
+    raised = caught(fail)
     plain, _ = bodies(digest([group(record(exc_info=raised))]))
     parts = ["ValueError: inner", "direct cause", "ExceptionGroup: several", "look here", "1 of 2 in", "KeyError: 'a'",
              "2 of 2 in", "OSError: b"]  # fmt: skip
@@ -147,10 +145,7 @@ def test_chain_and_group_are_shown() -> None:
 
 def test_syntax_error_says_where() -> None:
     """A syntax error's place is not in its frames, and shown all the same."""
-    try:
-        compile("a b", "conf.py", "exec")
-    except SyntaxError as error:
-        raised = (type(error), error, error.__traceback__)
+    raised = caught(lambda: compile("a b", "conf.py", "exec"))
     plain, _ = bodies(digest([group(record(exc_info=raised))]))
     assert "(conf.py, line 1)" in plain
 
