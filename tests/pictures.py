@@ -75,10 +75,8 @@ def logged(
 def raised(function: Callable[[], object]) -> Any:
     """Give what a function of the application raises, without the calls here."""
     kind, error, trace = caught(function)
-    while trace is not None and trace.tb_frame.f_code.co_filename in {
-        raised.__code__.co_filename,
-        caught.__code__.co_filename,
-    }:
+    ours = {raised.__code__.co_filename, caught.__code__.co_filename}
+    while trace is not None and trace.tb_frame.f_code.co_filename in ours:
         trace = trace.tb_next
     return kind, error.with_traceback(trace), trace
 

@@ -69,10 +69,9 @@ def test_own_subject_has_more_fields() -> None:
 
 def test_kinds_form_threads() -> None:
     """Mails of a kind refer to one mail that never was, until the kind is over; a mail of many to some of them."""
-    first, again, later = (
-        parsed(digest([group(record(), since=since, **more)]))
-        for since, more in ((NOON, {}), (NOON, {"mails": 3, "last": NOON + 60}), (NOON + 90, {}))
-    )
+    first = parsed(digest([group(record(), since=NOON)]))
+    again = parsed(digest([group(record(), since=NOON, mails=3, last=NOON + 60)]))
+    later = parsed(digest([group(record(), since=NOON + 90)]))
     assert first["References"] == first["In-Reply-To"] == again["References"]
     assert re.fullmatch(rf"<{KIND}\.[0-9a-f]+@a\.example>", first["References"])
     assert first["Message-ID"] == f"<{KEY}@a.example>"
