@@ -8,6 +8,7 @@ import logging
 import re
 from random import Random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -269,19 +270,21 @@ def messages() -> st.SearchStrategy[str]:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@pytest.mark.once
+@settings(max_examples=100, deadline=None)
 @given(
     kinds=st.lists(st.lists(messages(), min_size=1, max_size=4), min_size=1, max_size=12),
     max_bytes=st.integers(4_096, 120_000),
     html=st.booleans(),
+    app=st.sampled_from(["shop", "\U0001f4a5" * 60]),
 )
-def test_no_mail_exceeds_its_size(kinds: list[list[str]], max_bytes: int, html: bool) -> None:
+def test_no_mail_exceeds_its_size(kinds: list[list[str]], max_bytes: int, html: bool, app: str) -> None:
     """Whatever there is to tell, the whole mail stays within its limit, and can be read."""
     groups = [
         group(*(failed(text) for text in texts), kind=f"{number:016}", preceding=(record(texts[0]),))
         for number, texts in enumerate(kinds)
     ]
-    raw = digest(groups, max_bytes=max_bytes, html=html, formatter=TextFormatter(multiline=True))
+    raw = digest(groups, max_bytes=max_bytes, html=html, app=app, formatter=TextFormatter(multiline=True))
     assert len(raw) <= max_bytes
     mail = parsed(raw)
     assert not mail.defects
