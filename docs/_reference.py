@@ -30,7 +30,18 @@ PAGES = {
         "dictconfig",
         "structlog-loguru",
     ],
-    "Explanation": ["journey", "never-blocks", "threads", "ends", "spool", "failures", "loss", "performance", "tested"],
+    "Explanation": [
+        "journey",
+        "never-blocks",
+        "threads",
+        "ends",
+        "spool",
+        "failures",
+        "digests",
+        "loss",
+        "performance",
+        "tested",
+    ],
 }
 
 # What users need of modules whose other names are for the rooms around them.
@@ -50,6 +61,7 @@ AREAS = {
     "pipeline": ("Pipeline", ["pipeline.py"]),
     "pair": ("Handler and listener", ["handler.py", "listener.py"]),
     "sinks": ("Sinks", ["sinks/tcp.py", "sinks/smtp.py", "sinks/handler.py", "sinks/function.py", "sinks/[!_]*.py"]),
+    "digests": ("Digests", ["digest.py"]),
     "sink": ("The contract of a sink", ["sink.py", "policies.py", "spool.py"]),
     "records": ("Records", ["records.py", "capture.py", "tracebacks.py"]),
     "formatters": ("Formatters", ["formatters/json.py", "formatters/text.py", "formatters/encoding.py"]),

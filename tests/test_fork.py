@@ -253,7 +253,7 @@ async def test_parents_mail_connection_is_undisturbed(tmp_path: Path) -> None:
     """A child sends its mail over a connection of its own, and the parent its next one over the one it had."""
     source = f"""
         from offloop.sinks.smtp import SMTPSink
-        mail = SMTPSink("127.0.0.1", port, sender="a@example.org", to="b@example.org", tls="off", subject="%(message)s")
+        mail = SMTPSink("127.0.0.1", port, sender="a@example.org", to="b@example.org", tls="off", digest=None)
         listener = QueueListener(queue, mail, shutdown_timeout=20)
         {BESIDE}
         session = mail._session

@@ -830,18 +830,18 @@ TestSpooledMachine = SpooledMachine.TestCase
 TestSpooledMachine.settings = settings(FEW, max_examples=10)
 
 
-def play(disk: str, *steps: tuple[str, dict[str, Any]]) -> None:
+def play(disk: str, *steps: tuple[str, dict[str, Any]], **options: Any) -> None:
     """Steps that once went wrong, as the machine itself would play them."""
     machine = SpooledMachine()
+    given: dict[str, Any] = {
+        "overflow": "drop_new",
+        "buffer": Buffer(max_records=4),
+        "batching": Batching(max_records=1),
+        "retry": Retry(initial=0.1, maximum=2.0),
+        "breaker": Breaker(failures=2),
+    }
     try:
-        machine.begin(
-            disk=disk,
-            overflow="drop_new",
-            buffer=Buffer(max_records=4),
-            batching=Batching(max_records=1),
-            retry=Retry(initial=0.1, maximum=2.0),
-            breaker=Breaker(failures=2),
-        )
+        machine.begin(disk=disk, **given | options)
         machine.balances()
         for name, arguments in steps:
             getattr(machine, name)(**arguments)
@@ -876,4 +876,21 @@ def test_notice_on_its_way_to_disk_is_told_once(_: int) -> None:
         ("cancel_at_an_await", {"place": CANCELLED, "script": ("temporary",)}),
         ("cancel_all_tasks", {}),
         ("abandon_the_loop", {}),
+    )
+
+
+def test_notice_is_told_in_the_next_loop() -> None:
+    """A sink that had failed in a loop which was closed is not away for the next one: a stop there tells of losses."""
+    play(
+        "works",
+        (
+            "cancel_the_spool_at_an_await",
+            {"place": ("offloop:one:spool", 1, False, "goes on"), "script": ("temporary",)},
+        ),
+        ("start", {}),
+        ("fail", {"script": ("partial", "permanent"), "sink": 0}),
+        ("let_time_pass", {"seconds": 0.5, "turns": 1}),
+        ("abandon_the_loop", {}),
+        buffer=Buffer(max_records=10, shed_at=0.5, reserve=0.3),
+        batching=Batching(),
     )

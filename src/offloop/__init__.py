@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from offloop.digest import Digest, Preceding
 from offloop.errors import (
     ConfigError,
     DeliveryError,
@@ -36,6 +37,7 @@ __all__ = [
     "ConfigError",
     "Counts",
     "DeliveryError",
+    "Digest",
     "JSONFormatter",
     "MissingExtra",
     "OffloopError",
@@ -43,6 +45,7 @@ __all__ = [
     "PermanentFailure",
     "Pipeline",
     "PipelineInUse",
+    "Preceding",
     "QueueHandler",
     "QueueListener",
     "Report",

@@ -99,12 +99,13 @@ class Group:
         counts: How many there are since the last mail, by level number, `records` and those held as a number alone.
         first: When the first of these was logged, and
         last: the last, in seconds since the epoch.
-        rate: How many were logged in each of some equal parts of the time from `first` to `last`.
+        rate: How many were logged in each of at most 24 equal parts of the time from `first` on, to the last in which
+            there was one.
         preceding: Records of lower levels from before the first, oldest first.
         since: When the first of the kind was logged since it last was over, in seconds since the epoch.
         total: How many there were since then, those of this mail included.
         mails: How many mails have told of it since then; 0: this is the first.
-        over: It has stopped, as far as can be seen: the next one is told of at once.
+        over: It has stopped, as far as can be seen.
     """
 
     kind: str

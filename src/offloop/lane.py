@@ -6,8 +6,8 @@ A lane waits for its own sink only, so a hung one delays no other. Everything he
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import compress, islice
 from typing import Protocol
 
 from offloop import diagnostics
@@ -17,13 +17,14 @@ from offloop.capture import Held, Record, made, text_of
 from offloop.delivery import Delivery
 from offloop.diversion import Early, Porter
 from offloop.gate import acceptance, is_below
+from offloop.gathering import Fold, Gathering, gathering_of
 from offloop.ledger import Counts, Ledger
 from offloop.losses import Losses
 from offloop.packing import pack, render, takes_snapshots
 from offloop.remains import Printing
 from offloop.run import Run
 from offloop.shutdown import BEYOND, Shutdown
-from offloop.sink import Sink
+from offloop.sink import Batch, Sink
 from offloop.staging import level_of
 from offloop.stderr import Budget
 
@@ -57,6 +58,8 @@ class Lane:
         self.name = name
         self.backlog = Backlog(sink.buffer)
         self.porter = Porter(self)
+        self.gathering = gathering_of(sink, _now)
+        """What waits for the next digest, if the sink has one."""
         self.ledger = Ledger(self._pending)
         self.losses = Losses(name)
         self.chunk: list[Held] = []
@@ -92,11 +95,33 @@ class Lane:
         """Forget what was for this lane."""
         self.chunk.clear()
         self.sizes.clear()
+        if self.gathering is not None:
+            self.gathering.forget_chunk()
 
     @property
     def takes_snapshots(self) -> bool:
         """Whether it wants no records made of what is plain."""
         return takes_snapshots(self.sink, self.siblings)
+
+    @property
+    def hears(self) -> int:
+        """The lowest level of which it is to be told."""
+        preceding = self.sink.preceding if self.gathering is not None else None
+        return self.sink.level if preceding is None else min(self.sink.level, preceding.levelno)
+
+    def listen(self, passing: Iterable[tuple[Held, int]], floor: int, mine: Iterable[Held]) -> None:
+        """Take note of what is about to come, and of what passes by below the sink's level.
+
+        Args:
+            passing: All that is routed, with its level number.
+            floor: The sink's level, as far as it counts.
+            mine: Those of it that are for this lane.
+        """
+        gathering, hears = self.gathering, self.hears
+        if gathering is not None:
+            gathering.overhear(made(held) for held, level in passing if hears <= level < floor)
+            for held in mine:
+                gathering.classify(made(held))
 
     def take(self, records: Sequence[Record], give: Callable[[], None]) -> None:
         """Take over what another lane can't deliver, as far as level and filters let it in.
@@ -126,7 +151,7 @@ class Lane:
         if self._run is not run:
             self._enter(run)
         self._sleeper = None
-        self.backlog.land()
+        self._land()
         await self._main(run)
 
     def wake(self) -> None:
@@ -155,6 +180,7 @@ class Lane:
         self.losses = Losses(self.name)
         self.backlog = Backlog(self.sink.buffer)
         self.porter.clear()
+        self.gathering = gathering_of(self.sink, _now)
         self.ledger = Ledger(self._pending)
 
     def counts(self) -> Counts:
@@ -180,8 +206,9 @@ class Lane:
         ledger.begin()
         was_away = self._is_away
         ledger.state, ledger.error = "connected", None
+        folded = self._told(held, filtered) if self.gathering is not None else 0
         self._settle(held)
-        ledger.delivered += len(held) - len(filtered)
+        ledger.delivered += len(held) - len(filtered) + folded
         ledger.filtered += len(filtered)
         if self.losses:
             self.losses.told(held)
@@ -203,6 +230,7 @@ class Lane:
         self.ledger.begin()
         self._settle(held)
         for one in held:
+            self._lose_fold(one, "rejected")
             if self.porter.dead_letters is None:
                 self._count_lost(one, "rejected")
             elif not self._drop_notice(one, "rejected"):
@@ -269,6 +297,8 @@ class Lane:
     def _enter(self, run: Run) -> None:
         """Begin to work in a loop."""
         self._run, self._circuit = run, None
+        if self._is_away:
+            self.ledger.state = "idle"  # that was in a loop which was closed without a stop: here nothing was tried
         self.porter.give_up()
         self._time = self._part_of(run.shutdown)
         self._time.tell(self._hear_of_shutdown)
@@ -297,7 +327,8 @@ class Lane:
 
     def release(self, records: Sequence[Record]) -> None:
         """Let go of these, which are the next."""
-        for _ in records:
+        for record in records:
+            self._lose_fold(record, "overflow")
             self.backlog.evict(0)
 
     def _parts_with_batch(self) -> bool:
@@ -312,12 +343,15 @@ class Lane:
         batch = list(self.backlog.flying.values())
         self.ledger.begin()
         self._settle(batch)
+        for held in batch:
+            self._lose_fold(held, "overflow")
         self.porter.leaving.extend((made(held), None) for held in batch)
         self.ledger.end()
         self.porter.ring()
 
     def _miss(self, held: Held, reason: str) -> None:
         """What has no place here goes to the fallback, or is lost."""
+        self._lose_fold(held, reason)
         run = self._run
         if self.porter.fallback is None or run is None or run.shutdown.over or self.porter.has_ended(run):
             self._count_lost(held, reason)
@@ -337,10 +371,18 @@ class Lane:
 
     def _pending(self) -> int:
         """How many records are held in memory alone."""
-        return len(self.backlog) + len(self.porter.leaving)
+        return len(self.backlog) + len(self.porter.leaving) + self._folded
+
+    @property
+    def _folded(self) -> int:
+        """How many are held as a number alone, and are nowhere else."""
+        return 0 if self.gathering is None else self.gathering.folded
 
     def _admit_all(self, held: Sequence[Held], sizes: Sequence[int]) -> None:
         """Take them in, oldest first, and see to what is lost by it."""
+        if self.gathering is not None:
+            whole = list(map(self.gathering.enter, map(made, held, sizes)))
+            held, sizes = list(compress(held, whole)), list(compress(sizes, whole))
         if self.backlog.extend(held, sizes):
             return
         for one, size_bytes in zip(held, sizes, strict=True):
@@ -355,10 +397,36 @@ class Lane:
 
     def _drop_notice(self, record: Held, reason: str) -> bool:
         """Drop it if it is a notice of ours, which is no loss to tell of, but what it said is; False if it is none."""
-        if not self.losses.untold(record):
+        closes = self.gathering is not None and self.gathering.untold(made(record))
+        if not (closes or self.losses.untold(record)):
             return False
         self.ledger.drop(reason, level_of(record))
         return True
+
+    def _told(self, held: Sequence[Held], filtered: Sequence[Held]) -> int:
+        """A digest with these was taken; gives how many were delivered by it that are held as a number alone."""
+        if self.gathering is None:
+            return 0
+        folds = self.gathering.told(list(map(made, held)))
+        for fold in folds.values():
+            self._settle_rows(fold)
+        turned_away = sum(folds[id(one)].count for one in filtered if id(one) in folds)
+        self.ledger.filtered += turned_away
+        return sum(fold.count for fold in folds.values()) - turned_away
+
+    def _lose_fold(self, held: Held, reason: str) -> None:
+        """What is held as a number alone behind a record that leaves is lost."""
+        if self.gathering is None:
+            return
+        fold = self.gathering.leave(made(held))
+        if fold is not None:
+            self._settle_rows(fold)
+            for level, count in fold.counts.items():
+                self.ledger.drop(reason, level, count)
+                self.losses.note(reason, level, count)
+
+    def _settle_rows(self, fold: Fold) -> None:
+        """Let go of what is on disk too."""
 
     def _settle(self, held: Sequence[Held]) -> None:
         """Let go of what was in flight."""
@@ -367,7 +435,8 @@ class Lane:
     @property
     def _ready(self) -> bool:
         """Whether the next batch may be formed."""
-        return (bool(self.backlog.waiting or self.backlog.notices) or self._silence == 0) and not self.diverts
+        waits = self.backlog.waiting or self.backlog.notices or self._silence == 0 or self._is_over_due
+        return bool(waits) and not self.diverts
 
     @property
     def _empty(self) -> bool:
@@ -390,7 +459,12 @@ class Lane:
         if not self.losses:
             return None
         ending = self._run is not None and self._run.shutdown.begun
-        return None if self._is_away and not ending else self.losses.wait(ending=ending)
+        if self._is_away and not ending:
+            return None
+        wait = self.losses.wait(ending=ending)
+        if wait is None or ending or self.gathering is None:
+            return wait
+        return max(wait, self.gathering.pause_for_losses())
 
     @property
     def _relieved(self) -> bool:
@@ -403,6 +477,27 @@ class Lane:
     def _lose(self) -> Sequence[Held]:
         """Let go of everything; gives what is lost by it."""
         return [*self.porter.clear(), *self.backlog.clear()]
+
+    # -- digests -----------------------------------------------------------------------------------------------------
+
+    @property
+    def _is_over_due(self) -> bool:
+        """Whether it is to be told that a kind of record is over, though nothing waits."""
+        if self.gathering is None or self._is_away or self._started.shutdown.begun:
+            return False
+        return self.gathering.wait() == 0
+
+    def _land(self) -> None:
+        """What was in flight waits again."""
+        if self.gathering is not None:
+            self.gathering.landed(map(made, self.backlog.flying.values()))
+        self.backlog.land()
+
+    def _compile(self, batch: Batch, run: Run) -> None:
+        """Say in the batch what there is to tell of each kind in it."""
+        if self.gathering is not None:
+            waiting = map(made, self.backlog.waiting)
+            batch.gathered = self.gathering.gather(batch.records, waiting, closing=run.shutdown.begun)
 
     # ----------------------------------------------------------------------------------------------------------------
 
@@ -427,7 +522,7 @@ class Lane:
             finally:
                 # Not when the task of a loop that was closed without a stop is collected, while another loop delivers.
                 if self._run is run:
-                    self.backlog.land()
+                    self._land()
         if self._run is not run:
             return  # left behind: the sink is another loop's by now
         self.porter.end(run)
@@ -447,15 +542,17 @@ class Lane:
             circuit, silence = self._circuit, self._silence
             self.porter.ring()
             wait = 0.0 if circuit is None or run.shutdown.begun else circuit.wait
+            closing = None if self.gathering is None or self._is_away else self.gathering.wait()
             # If something is due at once, what it waits for wakes us.
-            await self._sleep(min((seconds for seconds in (wait, silence) if seconds), default=None))
+            await self._sleep(min((seconds for seconds in (wait, silence, closing) if seconds), default=None))
             return
         limit = self.sink.batching.max_records
         await self._gather(run)
         await render(islice(self.backlog.waiting, limit), run.renderer, self._deadline.hold)
-        self._announce(limit)
+        self._announce(limit, closings=not run.shutdown.begun)
         batch = await pack(self.sink, self.backlog, self.ledger, self.siblings, run)
         if batch:
+            self._compile(batch, run)
             await delivery.deliver(batch)
 
     def _are_givers_done(self, run: Run) -> bool:
@@ -471,11 +568,13 @@ class Lane:
         """What is in memory alone."""
         return [*(record for record, _ in self.porter.leaving), *self.backlog]
 
-    def _announce(self, limit: int) -> None:
-        """Have the next batch begin with what is to be told of losses."""
-        if self.losses:
+    def _announce(self, limit: int, *, closings: bool = False) -> None:
+        """Have the next batch begin with what is to be told of losses, and of what is over."""
+        if self.losses or self.gathering is not None:
             ending = self._run is None or self._run.shutdown.begun
             notices = self.losses.notices(limit, works=not self._is_away, ending=ending)
+            if closings and self.gathering is not None:
+                notices += self.gathering.closings()[: max(0, limit - len(notices))]
             self.ledger.begin()
             more = self.backlog.announce(notices)
             self.ledger.offered += more
@@ -494,11 +593,14 @@ class Lane:
         ledger.begin()
         left = self._lose()
         for record in left:
+            self._lose_fold(record, "shutdown")
             if id(record) in printed:
                 ledger.printed += 1
                 self.losses.told((record,))
             else:
                 self._count_lost(record, "shutdown")
+        if self.gathering is not None:
+            self.gathering.clear()
         ledger.state = "stopped"
         ledger.end()
         if left:
@@ -515,6 +617,9 @@ class Lane:
 
     async def _gather(self, run: Run) -> None:
         """Wait for more, as long as the sink allows."""
+        if self.gathering is not None:
+            await self._hold_back(run, self.gathering)
+            return
         batching, backlog = self.sink.batching, self.backlog
         until = asyncio.get_running_loop().time() + batching.max_wait
         while len(backlog.waiting) < batching.max_records and not backlog.flushing and not run.shutdown.begun:
@@ -525,3 +630,16 @@ class Lane:
             if left <= 0:
                 return
             await self._sleep(left)
+
+    async def _hold_back(self, run: Run, gathering: Gathering) -> None:
+        """Wait until the next digest is due."""
+        while not (self.backlog.flushing or run.shutdown.begun):
+            left = min((wait for wait in (gathering.wait(), self._silence) if wait is not None), default=0.0)
+            if left <= 0:
+                return
+            await self._sleep(left)
+
+
+def _now() -> float:
+    """The time by the clock of the loop that runs."""
+    return asyncio.get_running_loop().time()

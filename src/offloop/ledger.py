@@ -166,10 +166,10 @@ class Ledger:
         """Close the set: the counts balance again."""
         self._version += 1
 
-    def drop(self, reason: str, levelno: int) -> None:
-        """Count one record as lost."""
+    def drop(self, reason: str, levelno: int, count: int = 1) -> None:
+        """Count records as lost."""
         key = (reason, levelno)
-        self._drops[key] = self._drops.get(key, 0) + 1
+        self._drops[key] = self._drops.get(key, 0) + count
 
     def counts(self) -> Counts:
         """A snapshot that balances, from any thread."""

@@ -351,7 +351,7 @@ class QueueListener:
         routes = self._routes()
         levels_matter = any(floor > logging.NOTSET for floor, _, _ in routes)
         are_records = not all(lane.takes_snapshots and accept is None for _, accept, lane in routes)
-        step = _FEW if any(accept is not None for _, accept, _ in routes) else _MANY
+        step = _FEW if any(accept or lane.gathering for _, accept, lane in routes) else _MANY
         start = count = 0
         while start < len(hand):
             held, sizes, levels, odd = sift(hand[start : start + step], deadline)
@@ -367,6 +367,8 @@ class QueueListener:
                 if accept is not None:
                     accepted = list(filter(None, map(accept, map(made, mine))))
                     mine, my_sizes = accepted, [record.size_bytes for record in accepted]
+                if lane.gathering is not None:
+                    lane.listen(zip(held, levels, strict=True), floor, mine)
                 lane.chunk.extend(mine)
                 lane.sizes.extend(my_sizes)
             start += len(held) + odd
@@ -408,7 +410,7 @@ class QueueListener:
         """The lowest level any sink takes."""
         if not self.respect_handler_level or not self.sinks:
             return logging.NOTSET
-        return min(sink.level for sink in self.sinks)
+        return min(lane.hears for lane in self._routed)
 
     # -- waiting -----------------------------------------------------------------------------------------------------
 

@@ -58,9 +58,9 @@ class Losses:
         """Whether there is an episode: something is to be told, now or later."""
         return bool(self._episodes)
 
-    def note(self, reason: str, levelno: int) -> None:
-        """The sink lost a record."""
-        self._episode(in_queue=False).note(self._clock(), {(reason, levelno): 1})
+    def note(self, reason: str, levelno: int, count: int = 1) -> None:
+        """The sink lost records."""
+        self._episode(in_queue=False).note(self._clock(), {(reason, levelno): count})
 
     def note_queue(self, lost: Mapping[tuple[str, int], int], floor: int) -> None:
         """Records were lost before they got here; those from this level on would have been for this sink."""

@@ -21,6 +21,7 @@ from offloop.backlog import Barrier
 from offloop.capture import Held, Record, made, text_of
 from offloop.delivery import marked_context
 from offloop.diversion import Early
+from offloop.gathering import Fold
 from offloop.lane import Awaited, Lane
 from offloop.ledger import Counts
 from offloop.overflow import Refusal
@@ -38,6 +39,7 @@ from offloop.stderr import Budget
 __all__ = ["SpooledLane"]
 
 _GROUP = 500  # records in one commit, or read at once: what becomes of them is one short piece of work for the loop
+_GROUP_OF_DIGEST = 32  # the kind of each is to be found out
 _GROUP_BYTES = 4 * 1024 * 1024
 _ON_THE_WAY_BYTES = 16 * 1024 * 1024  # in the tail, beyond what the buffer may hold, while the disk works
 _AGAIN = 1.0  # seconds before a disk that failed is tried again
@@ -60,7 +62,11 @@ class SpooledLane(Lane):
         self._loose: dict[int, int] = {}
         """Numbers of the records in memory alone, by identity, oldest first."""
         super().__init__(sink, name)
-        self._always = spool.when == "always"
+        # Where a digest is held for an hour it is held on disk.
+        self._always = spool.when == "always" or sink.digest is not None
+        self._group = _GROUP if sink.digest is None else _GROUP_OF_DIGEST
+        self._is_told = False
+        """A digest was taken since how far it has come was written down."""
         self._max_kept_bytes = spool.max_bytes // 2
         self._store = SpoolStore(spool, name)
         self._disk = Disk(name, self._say_stuck)
@@ -154,6 +160,8 @@ class SpooledLane(Lane):
 
     def release(self, records: Sequence[Record]) -> None:
         """Let go of these."""
+        for record in records:
+            self._lose_fold(record, "overflow")
         gone = set(map(id, records))
         for index in reversed([index for index, record in enumerate(self.backlog.waiting) if id(record) in gone]):
             self.backlog.evict(index)
@@ -167,7 +175,7 @@ class SpooledLane(Lane):
 
     def _let_fly_away(self) -> None:
         """What is on disk too stays."""
-        self.backlog.land()
+        self._land()
         self.porter.ring()
 
     @property
@@ -228,7 +236,9 @@ class SpooledLane(Lane):
         if not self._is_contiguous or ((self._always or self._is_left_alone) and not self._fails):
             return
         while self._tail and self._has_room(self._tail.first):
-            self.backlog.append(self._tail.pop())
+            record = self._tail.pop()
+            self._joins(record)
+            self.backlog.append(record)
 
     def _has_room(self, record: Record) -> bool:
         """Whether the backlog takes it: in steps, by its level, only where there is no disk to spill to."""
@@ -257,11 +267,26 @@ class SpooledLane(Lane):
         """Drop what there is no place for, by the buffer's rule."""
         while self._tail and self._is_over:
             if self._is_contiguous:
-                for lost, reason in self.backlog.add(self._tail.pop()):
+                record = self._tail.pop()
+                self._joins(record)
+                for lost, reason in self.backlog.add(record):
                     self._drop(lost, reason)
             else:
                 self._drop(self._tail.evict(newest=self.sink.buffer.overflow == "drop_new"), "overflow")
         self._move_up()
+
+    def _joins(self, record: Record, row: int | None = None) -> bool:
+        """Have a record join the backlog; False if it need not, since it is on disk and its number is enough."""
+        return self.gathering is None or self.gathering.enter(record, row, folds=row is not None)
+
+    def _settle_rows(self, fold: Fold) -> None:
+        self._settled += fold.rows
+        self.ledger.spooled -= len(fold.rows)
+        self._ring()
+
+    def _told(self, held: Sequence[Held], filtered: Sequence[Held]) -> int:
+        self._is_told = True
+        return super()._told(held, filtered)
 
     def _drop(self, record: Held, reason: Refusal) -> None:
         if self._loose.pop(id(record), None) is None:
@@ -331,7 +356,7 @@ class SpooledLane(Lane):
         self._writing, self._turn_rows = [], ()
         for held in (self._loose, self._safe, self._settled, self._timers):
             held.clear()
-        self._removing = self._open = self._pressed = self._ending = self._gone = False
+        self._removing = self._open = self._pressed = self._ending = self._gone = self._is_told = False
         self._next = self._unread = self._size_bytes = 0
         self._cursor, self._trouble, self._retry_at = -1, None, 0.0
         self._claim, self._bell, self._tender, self._late = Claim(), None, None, None
@@ -389,6 +414,8 @@ class SpooledLane(Lane):
         """What a loop left that was closed without a stop: rows on disk are read again, the rest goes on from here."""
         self.ledger.begin()
         self._settle_writing()
+        if self.gathering is not None:
+            self.gathering.clear()
         notices = list(self.backlog.notices.values())
         held = [*map(made, self.backlog.clear()), *self._tail]
         # On their way to disk at an end that was cut short: each is made anew, and is not to be told twice.
@@ -479,10 +506,11 @@ class SpooledLane(Lane):
             self._trouble = None
             self._pressed = self._pressed or self._always
         front = self._front() if self._pressed else []
-        tail = self._from_tail(_GROUP - len(front)) if self._is_to_write else []
-        self._pressed = self._pressed and len(front) + len(tail) >= _GROUP
+        tail = self._from_tail(self._group - len(front)) if self._is_to_write else []
+        self._pressed = self._pressed and len(front) + len(tail) >= self._group
         want = self._wanted
-        if not (front or tail or self._settled or want):
+        memo = self._memo()
+        if not (front or tail or self._settled or want or memo):
             return None
         keep = tail and self._stays(tail)
         handed = tail[-1][0] if keep else front[-1][0] if front else -1
@@ -498,13 +526,21 @@ class SpooledLane(Lane):
             want=0 if keep else want,
             want_bytes=self.sink.buffer.max_bytes // 2,
             claim=self._claim.take,
+            memo=memo,
         )
+
+    def _memo(self) -> bytes | None:
+        """How far the digest has come, if that is to be written down."""
+        if self.gathering is None or not self._is_told:
+            return None
+        self._is_told = False
+        return self.gathering.schedule.saved()
 
     def _front(self) -> list[Numbered]:
         """The next records of the backlog that are in memory alone."""
         held = cast("Iterator[Record]", chain(self.backlog.flying.values(), self.backlog.waiting))  # never snapshots
         numbered = ((self._loose.get(id(record)), record) for record in held)
-        return _some(((number, record) for number, record in numbered if number is not None), _GROUP)
+        return _some(((number, record) for number, record in numbered if number is not None), self._group)
 
     @property
     def _is_to_write(self) -> bool:
@@ -545,7 +581,7 @@ class SpooledLane(Lane):
             return 0
         if len(self.backlog.waiting) > self.sink.batching.max_records or self.backlog.size_bytes > _GROUP_BYTES:
             return 0
-        return max(0, min(_GROUP, self._room - self.backlog.bounded))
+        return max(0, min(self._group, self._room - self.backlog.bounded))
 
     async def _exchange(self, run: Run, turn: Turn, function: Callable[..., Outcome], *arguments: Any) -> bool:
         """One turn with the disk; False if the deadline passed before it was done."""
@@ -573,6 +609,7 @@ class SpooledLane(Lane):
     def _store_result(self, turn: Turn, outcome: Outcome) -> None:
         """Count what came of a turn, and put what was read into the backlog."""
         self._store.unheard = None
+        self._remember(outcome.memo)
         ledger = self.ledger
         ledger.begin()
         ledger.recovered += outcome.found
@@ -588,8 +625,10 @@ class SpooledLane(Lane):
             self._take_back()
             self._turn_rows = ()
             for number, record in outcome.read:
-                self._safe[id(record)] = self._cursor = number
-                self.backlog.append(record)
+                self._cursor = number
+                if self._joins(record, number):
+                    self._safe[id(record)] = number
+                    self.backlog.append(record)
             self._settled += outcome.kept
             self._removing = False
             self._unread, self._size_bytes = outcome.unread, outcome.size_bytes
@@ -615,11 +654,20 @@ class SpooledLane(Lane):
             if self.losses.underway:
                 self.losses.told((record,))
             if kept:
-                self._safe[key] = number
                 self._cursor = max(self._cursor, number)
-                if number >= first_of_tail:
-                    self.backlog.append(record)
+                if number < first_of_tail or self._joins(record, number):
+                    self._safe[key] = number
+                    if number >= first_of_tail:
+                        self.backlog.append(record)
         self._writing = []
+
+    def _remember(self, memo: bytes | None) -> None:
+        """Go on where another process ended."""
+        if self.gathering is not None and memo is not None:
+            try:
+                self.gathering.schedule.restore(memo)
+            except ValueError as error:
+                diagnostics.report(f"spool:{self.name}", f"the digest of sink {self.name} begins anew: {error}")
 
     def _note_trouble(self, error: str | None) -> None:
         self._trouble = error

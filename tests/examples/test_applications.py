@@ -82,7 +82,7 @@ async def test_two_workers_answer_while_mail_hangs_and_deliver_when_it_recovers(
         assert destinations.desk.connections == 0
 
         destinations.proxy.forward()
-        await until(lambda: len(set(destinations.mailed(failed))) == len(paid))
+        await until(lambda: len(destinations.desk.mails) >= 2)  # and more of it when they end
         assert await program.stop() == 0, program.trouble
     assert sorted(set(destinations.mailed(failed))) == expected
 

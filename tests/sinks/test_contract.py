@@ -276,6 +276,7 @@ class TestSMTPSink(SinkContract):
             html=False,
             max_bytes=20_000_000,
             data_timeout=options.get("send_timeout", 10.0),
+            digest=None,
             **options,
         )
 

@@ -53,6 +53,7 @@ async def sink_to(port: int, **settings: Any) -> AsyncIterator[SMTPSink]:
         "to": "ops@b.example",
         "connect_timeout": 5.0,
         "send_timeout": 10.0,
+        "digest": None,
     } | settings
     sink = SMTPSink("127.0.0.1", port, **settings)
     try:

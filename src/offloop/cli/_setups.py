@@ -82,7 +82,7 @@ async def _offloop(logger: logging.Logger, plan: Plan) -> AsyncIterator[Said]:
     """offloop: the queue is the loop's own, and the sinks are awaited."""
     pipeline = Pipeline(
         TCPSink(HOST, plan.collector_port, level="DEBUG", name="collector"),
-        SMTPSink(HOST, plan.mail_port, sender=_SENDER, to=_TO, tls="off", level="ERROR", name="mail"),
+        SMTPSink(HOST, plan.mail_port, sender=_SENDER, to=_TO, tls="off", level="ERROR", name="mail", digest=None),
         logger=logger.name,
         shutdown_timeout=plan.shutdown_timeout,
     )

@@ -105,6 +105,7 @@ class SpoolStore:
             self._attempt(out, lambda: stems.update(self._stems()))
             for stem in sorted(stems, reverse=True):
                 self._attempt(out, lambda base=self._spool.path / stem: self._adopt(base, out))  # type: ignore[misc]
+            self._attempt(out, lambda: self._read_memo(out))
             return self._summed(out)
 
     def exchange(self, turn: Turn) -> Outcome:
@@ -118,6 +119,8 @@ class SpoolStore:
             if turn.want > 0:
                 self._attempt(out, lambda: self._read(turn, out))
             self._attempt(out, self._finish)
+            if turn.memo is not None:
+                self._attempt(out, lambda: self._write_memo(turn.memo or b""))
             return self._summed(out)
 
     def close(self) -> None:
@@ -377,6 +380,24 @@ class SpoolStore:
             member.file.change(delete=bad)
             out.lost += lost
         return size
+
+    # -- the memo ----------------------------------------------------------------------------------------------------
+
+    @property
+    def _memo(self) -> Path:
+        """One for all processes: whoever wrote last is believed."""
+        return self._spool.path / f"{self._stem}.memo"
+
+    def _read_memo(self, out: Outcome) -> None:
+        with suppress(FileNotFoundError):
+            out.memo = self._memo.read_bytes()
+
+    def _write_memo(self, memo: bytes) -> None:
+        """Replace it as a whole: a crash leaves the old one, or the new one."""
+        fresh = self._memo.with_name(f"{self._memo.name}.{os.getpid()}")
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(memo)
+        fresh.replace(self._memo)
 
     # -- bounds ------------------------------------------------------------------------------------------------------
 

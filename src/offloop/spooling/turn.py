@@ -24,6 +24,7 @@ class Turn:
         want: How many unread records to read.
         want_bytes: And about how many bytes of them.
         claim: Asked just before the rows are committed; if it says no, they are not.
+        memo: What the next process is to know of the sink, in place of what was written down before. None: that.
     """
 
     settled: Sequence[int] = ()
@@ -32,6 +33,7 @@ class Turn:
     want: int = 0
     want_bytes: int = 0
     claim: Callable[[], bool] = lambda: True
+    memo: bytes | None = None
 
 
 @dataclass(slots=True)
@@ -51,6 +53,7 @@ class Outcome:
         unread: How many records are on disk and not in memory.
         size_bytes: What all on disk take.
         error: What the disk's trouble is, None if there is none.
+        memo: When it is opened: what was written down by whoever was there before. None: nothing.
     """
 
     found: int = 0
@@ -64,3 +67,4 @@ class Outcome:
     unread: int = 0
     size_bytes: int = 0
     error: str | None = None
+    memo: bytes | None = None
