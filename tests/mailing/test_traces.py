@@ -8,7 +8,7 @@ import json
 from mails import caught, record
 from offloop.mailing.redaction import Redactor
 from offloop.mailing.shown import Shown
-from offloop.mailing.traces import Call, Failure, cause_of, failures_of, is_library
+from offloop.mailing.traces import Call, Failure, cause_of, failures_of
 
 SHOWN = Shown(Redactor(""))
 
@@ -25,17 +25,6 @@ def deep(levels: int) -> None:
     if levels:
         deep(levels - 1)
     raise ValueError(levels)
-
-
-def test_libraries_are_told_by_their_place() -> None:
-    """Python's own files and installed packages are libraries; everything else is the application."""
-    assert is_library(asyncio.__file__)
-    assert is_library("/x/lib/site-packages/a.py")
-    assert is_library("C:\\lib\\site-packages\\a.py")
-    assert is_library("<frozen importlib._bootstrap>")
-    assert not is_library("/srv/shop/cart.py")
-    assert not is_library("<stdin>")
-    assert not is_library(__file__)
 
 
 def test_middle_of_a_deep_traceback_is_left_out() -> None:
