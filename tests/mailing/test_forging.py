@@ -144,7 +144,8 @@ def test_nothing_logged_forges_anything(texts: list[str], max_bytes: int) -> Non
         group(record(text, name=value), kind=KIND, mails=1, total=7),
     )
     gathered = Gathered(groups=groups, cap=Cap(mails=1, per="hour", until=NOON), held_since=NOON, closing=True)
-    for subject in (None, "{level}{logger}{message}{what}{app}{release}{host}{more}"):
+    configured = text.replace("{", "{{").replace("}", "}}")
+    for subject in (None, "{level}{logger}{message}{what}{app}{release}{host}{more}", configured):
         raw = digest(
             gathered, max_bytes=max_bytes, subject=subject, app=app, release=release, host=name,
             formatter=TextFormatter(multiline=True),

@@ -117,6 +117,13 @@ def test_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
         Templates("", tmp_path)
 
 
+def test_templates_are_text(tmp_path: Path) -> None:
+    """A directory without any of the names is refused, whatever else is in it."""
+    (tmp_path / "mail.md").write_text("x")
+    with pytest.raises(ConfigError, match="got none"):
+        Templates("", tmp_path)
+
+
 def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without jinja2 the error says what to install."""
     missing: Any = None
