@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from email.message import EmailMessage
 from typing import Any, cast
 
@@ -33,6 +33,16 @@ def failed(message: str = "broken", error: BaseException | None = None, **attrib
         raise error if error is not None else KeyError("sku-17")
     except BaseException as raised:
         return record(message, exc_info=(type(raised), raised, raised.__traceback__), **attributes)
+
+
+def caught(function: Callable[[], object]) -> Any:
+    """Give what a function raises, as `exc_info` wants it."""
+    try:
+        function()
+    except BaseException as error:
+        assert error.__traceback__ is not None
+        return type(error), error.with_traceback(error.__traceback__.tb_next), error.__traceback__
+    raise AssertionError(function)
 
 
 def group(*records: Record, kind: str = KIND, more: int = 0, **values: Any) -> Group:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mails import NOON, bodies, digest, group, over
+from mails import NOON, bodies, caught, digest, group, over
 from offloop.capture import Record, capture, restore
 from offloop.digest import Cap, Gathered, Group
 from offloop.formatters.text import TextFormatter
@@ -72,25 +72,22 @@ def logged(
     return restore(capture(record))
 
 
-def caught(function: Callable[[], object]) -> Any:
-    """Give what a function raises, as `exc_info` wants it."""
-    try:
-        function()
-    except Exception as error:
-        trace = error.__traceback__
-        while trace is not None and trace.tb_frame.f_code.co_filename == caught.__code__.co_filename:
-            trace = trace.tb_next
-        return type(error), error.with_traceback(trace), trace
-    raise AssertionError(function)
+def raised(function: Callable[[], object]) -> Any:
+    """Give what a function of the application raises, without the calls here."""
+    kind, error, trace = caught(function)
+    ours = {raised.__code__.co_filename, caught.__code__.co_filename}
+    while trace is not None and trace.tb_frame.f_code.co_filename in ours:
+        trace = trace.tb_next
+    return kind, error.with_traceback(trace), trace
 
 
 def kinds() -> Gathered:
     """Give a digest of three kinds."""
     cart, feed = application("cart", CART), application("feed", FEED)
-    trace = {"otelTraceID": "4bf92f3577b34da6a3ce929d0e0e4736", "cart": 81_244}
+    trace: dict[str, Any] = {"otelTraceID": "4bf92f3577b34da6a3ce929d0e0e4736", "cart": 81_244}
     missing = [
         logged("cart", "no price for cart %d", 81_244 + number, after=7 * number, **trace,
-               exc_info=caught(lambda number=number: cart["average"]([f"sku-{17 + number}"], {})))
+               exc_info=raised(lambda number=number: cart["average"]([f"sku-{17 + number}"], {})))
         for number in range(3)
     ]  # fmt: skip
     before = (
@@ -103,7 +100,7 @@ def kinds() -> Gathered:
     )  # fmt: skip
     broken = logged(
         "feed", "supplier %s skipped", "north", after=120, api_key="8f14e45fceea167a",
-        exc_info=caught(lambda: feed["read"]('{"articles": [')),
+        exc_info=raised(lambda: feed["read"]('{"articles": [')),
     )  # fmt: skip
     second = group(broken, more=2, last=NOON + 480, kind="b2" * 8, mails=3, total=57, since=NOON - 9_000)
     third = over(kind="c3" * 8, total=26_113, since=NOON - 7_200, first=NOON - 600, last=NOON - 600)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import gzip
+import json
 import logging
 import re
 from random import Random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mails import KEY, KIND, NOON, bodies, digest, failed, group, over, record, subject_of
+from mails import KEY, KIND, NOON, bodies, caught, digest, failed, group, over, record, subject_of
 from mailservers import parsed
 from offloop.capture import Record
 from offloop.digest import Cap, Gathered
@@ -68,10 +70,9 @@ def test_own_subject_has_more_fields() -> None:
 
 def test_kinds_form_threads() -> None:
     """Mails of a kind refer to one mail that never was, until the kind is over; a mail of many to some of them."""
-    first, again, later = (
-        parsed(digest([group(record(), since=since, **more)]))
-        for since, more in ((NOON, {}), (NOON, {"mails": 3, "last": NOON + 60}), (NOON + 90, {}))
-    )
+    first = parsed(digest([group(record(), since=NOON)]))
+    again = parsed(digest([group(record(), since=NOON, mails=3, last=NOON + 60)]))
+    later = parsed(digest([group(record(), since=NOON + 90)]))
     assert first["References"] == first["In-Reply-To"] == again["References"]
     assert re.fullmatch(rf"<{KIND}\.[0-9a-f]+@a\.example>", first["References"])
     assert first["Message-ID"] == f"<{KEY}@a.example>"
@@ -114,30 +115,27 @@ def test_notes_say_what_the_schedule_did() -> None:
 
 def test_application_is_set_off_from_libraries() -> None:
     """Calls of the application are marked and have their source; those of libraries are in short."""
-    import json
-
-    try:
-        json.loads("{")
-    except ValueError as error:
-        raised = (type(error), error, error.__traceback__)
+    raised = caught(lambda: json.loads("{"))
     plain, html = bodies(digest([group(record("no JSON", exc_info=raised))]))
     assert f"  > {__file__}:" in plain
-    assert '  >     json.loads("{")\n    json/__init__.py:' in plain
+    assert '  >     raised = caught(lambda: json.loads("{"))\n    json/__init__.py:' in plain
     assert "json.decoder.JSONDecodeError: Expecting property name" in plain
-    assert "<b>json.loads(&quot;{&quot;)</b>" in html
+    assert "<b>raised = caught(lambda: json.loads(&quot;{&quot;))</b>" in html
     assert plain.count("ERROR app: no JSON") == 1
 
 
 def test_chain_and_group_are_shown() -> None:
     """Causes come before what they caused, members after their group."""
-    try:
+
+    def fail() -> None:
         try:
             raise ValueError("inner")
         except ValueError as inner:
-            raise ExceptionGroup("several", [KeyError("a"), OSError("b")]) from inner
-    except ExceptionGroup as error:
-        error.add_note("look here")
-        raised = (type(error), error, error.__traceback__)
+            error = ExceptionGroup("several", [KeyError("a"), OSError("b")])
+            error.add_note("look here")
+            raise error from inner
+
+    raised = caught(fail)
     plain, _ = bodies(digest([group(record(exc_info=raised))]))
     parts = ["ValueError: inner", "direct cause", "ExceptionGroup: several", "look here", "1 of 2 in", "KeyError: 'a'",
              "2 of 2 in", "OSError: b"]  # fmt: skip
@@ -147,10 +145,7 @@ def test_chain_and_group_are_shown() -> None:
 
 def test_syntax_error_says_where() -> None:
     """A syntax error's place is not in its frames, and shown all the same."""
-    try:
-        compile("a b", "conf.py", "exec")
-    except SyntaxError as error:
-        raised = (type(error), error, error.__traceback__)
+    raised = caught(lambda: compile("a b", "conf.py", "exec"))
     plain, _ = bodies(digest([group(record(exc_info=raised))]))
     assert "(conf.py, line 1)" in plain
 
@@ -275,19 +270,21 @@ def messages() -> st.SearchStrategy[str]:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@pytest.mark.once
+@settings(max_examples=100, deadline=None)
 @given(
     kinds=st.lists(st.lists(messages(), min_size=1, max_size=4), min_size=1, max_size=12),
     max_bytes=st.integers(4_096, 120_000),
     html=st.booleans(),
+    app=st.sampled_from(["shop", "\U0001f4a5" * 60]),
 )
-def test_no_mail_exceeds_its_size(kinds: list[list[str]], max_bytes: int, html: bool) -> None:
+def test_no_mail_exceeds_its_size(kinds: list[list[str]], max_bytes: int, html: bool, app: str) -> None:
     """Whatever there is to tell, the whole mail stays within its limit, and can be read."""
     groups = [
         group(*(failed(text) for text in texts), kind=f"{number:016}", preceding=(record(texts[0]),))
         for number, texts in enumerate(kinds)
     ]
-    raw = digest(groups, max_bytes=max_bytes, html=html, formatter=TextFormatter(multiline=True))
+    raw = digest(groups, max_bytes=max_bytes, html=html, app=app, formatter=TextFormatter(multiline=True))
     assert len(raw) <= max_bytes
     mail = parsed(raw)
     assert not mail.defects

@@ -137,15 +137,15 @@ def check_html(html: str) -> None:
 def test_nothing_logged_forges_anything(texts: list[str], max_bytes: int) -> None:
     """Whatever is logged, a digest has its headers, its parts, short ASCII lines, no live markup, and its size."""
     message, name, level, key, value, text, note, app, release, kind = texts
-    odd = record(
-        message, name=name, levelname=level, exc_info=failing(text, note, value), **{f"x{key}": value, "trace_id": text}
-    )
+    extra: dict[str, Any] = {f"x{key}": value, "trace_id": text}
+    odd = record(message, name=name, levelname=level, exc_info=failing(text, note, value), **extra)
     groups = (
         group(odd, record(value, name=name), kind=kind, more=5, preceding=(record(text, logging.INFO),)),
         group(record(text, name=value), kind=KIND, mails=1, total=7),
     )
     gathered = Gathered(groups=groups, cap=Cap(mails=1, per="hour", until=NOON), held_since=NOON, closing=True)
-    for subject in (None, "{level}{logger}{message}{what}{app}{release}{host}{more}"):
+    configured = text.replace("{", "{{").replace("}", "}}")
+    for subject in (None, "{level}{logger}{message}{what}{app}{release}{host}{more}", configured):
         raw = digest(
             gathered, max_bytes=max_bytes, subject=subject, app=app, release=release, host=name,
             formatter=TextFormatter(multiline=True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
 import re
 from typing import Any
@@ -211,3 +212,24 @@ def test_text_is_read_back_as_it_was(text: str) -> None:
     if len(text) <= 100:
         shown = " ".join(re.sub("[\x00-\x20]+", " ", text).split(" "))
         assert mail["Subject"] == shown or "\u200e" in text or "\u200f" in text
+
+
+def test_cut_mail_has_a_file() -> None:
+    """What does not fit is in a file that goes with the mail, without secrets."""
+    raw = build(record("first"), record("y" * 100_000 + " password=hunter2"), record("last"), max_bytes=50_000)
+    mail = parsed(raw)
+    assert mail.get_content_type() == "multipart/mixed"
+    (file,) = mail.iter_attachments()
+    text = gzip.decompress(file.get_content()).decode()
+    assert text.count("y") == 100_000
+    assert text.endswith("y password=[redacted]\nERROR app: last\n")
+    assert "goes with this mail as records.txt.gz" in bodies(raw)[0]
+
+
+def test_listing_hides_secrets_and_names_the_application() -> None:
+    """Subject and text are without secrets; the summary says what runs where."""
+    raw = build(record("token=hunter2"), subject="[{app} {release}] {message} {what} {kinds} {total}{state}")
+    plain, html = bodies(raw)
+    assert parsed(raw)["Subject"] == "[shop 2.14] token=[redacted] ERROR app: token=[redacted] 1 1"
+    assert plain.startswith("1 record from shop 2.14 on web-1, ")
+    assert "hunter2" not in plain + html

@@ -79,14 +79,16 @@ def test_failing_template_loses_nothing(name: str, template: str, said: str) -> 
     assert parsed(b"".join(pieces))["Subject"] == "[shop] ERROR app: disk full"
 
 
-def test_template_that_fits_nowhere_gives_way() -> None:
+@pytest.mark.parametrize("names", [["mail.txt"], ["mail.html"], ["mail.txt", "mail.html"]])
+def test_template_that_fits_nowhere_gives_way(names: list[str]) -> None:
     """What a template adds may be more than a mail can be."""
-    look = Templates("", {"mail.txt": "x" * 50_000, "mail.html": "y" * 50_000})
+    look = Templates("", dict.fromkeys(names, "x" * 50_000))
     raw = digest([group(record("disk full"))], look=look, max_bytes=20_000)
     plain, html = bodies(raw)
     assert len(raw) <= 20_000
-    assert "disk full" in plain
-    assert "disk full" in html
+    for text in (plain, html):
+        assert "disk full" in text
+        assert " ".join(text.split()).count("does not fit into 20,000 bytes") == len(names)
 
 
 @pytest.mark.parametrize(
@@ -112,6 +114,13 @@ def test_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     """The error names the directory."""
     (tmp_path / "mail.txt").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match="templates: .* can't be read"):
+        Templates("", tmp_path)
+
+
+def test_templates_are_text(tmp_path: Path) -> None:
+    """A directory without any of the names is refused, whatever else is in it."""
+    (tmp_path / "mail.md").write_text("x")
+    with pytest.raises(ConfigError, match="got none"):
         Templates("", tmp_path)
 
 

@@ -24,7 +24,8 @@ __all__ = ["Look", "TemplateFailure", "composed", "file_of"]
 
 _BODY_BYTES = 160 * 1024  # of text and HTML together: what is longer is cut by mail programs, and read by nobody
 _FILE_SHARE = 0.4  # of a mail's size, for the file
-_LONGEST = "9" * 200  # a subject, for how much room it takes
+_FILE_BYTES = 2 * 1024 * 1024  # and no more: it is handled in one piece
+_LONGEST = "\U0001f4a5" * 200  # a subject, for how much room it may take
 
 
 class TemplateFailure(Exception):
@@ -67,6 +68,7 @@ class _Digest:
     look: Look | None
     max_bytes: int
     breathe: Callable[[], object]
+    own: set[str] = field(default_factory=set[str])
     failed: set[str] = field(default_factory=set[str])
     notes: list[str] = field(default_factory=list[str])
     troubles: list[str] = field(default_factory=list[str])
@@ -120,7 +122,10 @@ class _Digest:
 
     def _own(self, name: str, report: Report) -> Iterator[str] | None:
         found = self._called(name, report)
-        return None if found is None else self._watched(name, found)
+        if found is None:
+            return None
+        self.own.add(name)
+        return self._watched(name, found)
 
     def _called(self, name: str, report: Report) -> Iterable[str] | None:
         if self.look is None or name in self.failed:
@@ -183,7 +188,7 @@ def _written(digest: _Digest) -> list[bytes]:
         parts = digest.parts(report, min(room, _BODY_BYTES))
         if parts is not None:
             return written(digest.letter, digest.head(report.subject), parts[0], digest.breathe)
-    lines = max(0, int(room * _FILE_SHARE) - 200) // 78
+    lines = max(0, min(int(room * _FILE_SHARE) - 200, _FILE_BYTES)) // 78
     file, whole = compressed(
         file_of(digest.gathered.groups, digest.formatter, digest.shown), lines * 57, digest.breathe
     )
@@ -203,9 +208,8 @@ def _written(digest: _Digest) -> list[bytes]:
 
 
 def _least(digest: _Digest, report: Report, room: int) -> tuple[Parts, int]:
-    if digest.look is not None and not {"mail.txt", "mail.html"} <= digest.failed:
-        error = ValueError(f"what it gives does not fit into {digest.max_bytes:,} bytes")
-        raise TemplateFailure("mail.txt" if "mail.txt" not in digest.failed else "mail.html", error)
+    for name in sorted(digest.own - digest.failed):
+        raise TemplateFailure(name, ValueError(f"what it gives does not fit into {digest.max_bytes:,} bytes"))
     bare = replace(report, notes=(), more="")
     return digest.parts(bare, room) or (Parts((), () if digest.letter.html else None), 0)
 

@@ -32,6 +32,7 @@ _SHARES = 4  # one record among several takes at most such a part of a mail
 _AT_MARGIN = re.compile(r"\n[^ \t\n]")
 
 _FILE_SHARE = 0.4  # of a mail in which not all has room, for the file
+_FILE_BYTES = 2 * 1024 * 1024  # and no more: it is handled in one piece
 _HTML_RECORD = (
     '<pre style="margin:0 0 8px;padding:4px 8px;border-left:4px solid {colour};'
     f'white-space:pre-wrap;overflow-wrap:anywhere;font:13px/1.4 {MONOSPACE}">'
@@ -106,7 +107,7 @@ def compose(
     file: bytes | None = None
     if draft.cut:
         room = max_bytes - framing(letter, head, attached=True) - _NOTES
-        share = max(0, int(room * _FILE_SHARE)) // 78 * 57
+        share = max(0, min(int(room * _FILE_SHARE), _FILE_BYTES)) // 78 * 57
         pieces = (piece for record in records for piece in shown.pieces(formatted(record, formatter)))
         file, _ = compressed(pieces, share, breathe) if share > _LEAST_FILE else (None, False)
         taken = 0 if file is None else (len(file) // 57 + 1) * 78

@@ -97,9 +97,9 @@ def _section(section: Section) -> Iterator[str]:
         yield from _preformatted(section.text)
     for failure in section.failures:
         yield from _failure(failure)
-    yield from _entries("More of them", section.others)
     yield from _entries("What led there", section.preceding)
     yield from _context(section.context)
+    yield from _entries("More of them", section.others)
     if section.missing:
         yield f'<p style="margin:8px 0 0;font-size:14px;{_QUIET}">Not shown here: {escaped(section.missing)}.</p>\n'
     yield "</div></div>\n"

@@ -51,9 +51,6 @@ def _section(section: Section, number: int) -> Iterator[str]:
         yield f"{_indented(section.text)}\n\n"
     for failure in section.failures:
         yield from _failure(failure)
-    if section.others:
-        yield "More of them:\n\n"
-        yield from _entries(section.others)
     if section.preceding:
         yield "What led there:\n\n"
         yield from _entries(section.preceding)
@@ -61,6 +58,9 @@ def _section(section: Section, number: int) -> Iterator[str]:
         yield f"  {name + ':':<{_NAME}} {value}\n"
     if section.context:
         yield "\n"
+    if section.others:
+        yield "More of them:\n\n"
+        yield from _entries(section.others)
     if section.missing:
         yield _wrapped(f"[Not shown here: {section.missing}.]")
         yield "\n"

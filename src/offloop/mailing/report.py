@@ -36,7 +36,6 @@ __all__ = [
 
 _NOTICES = ("offloop.loss", "offloop.digest")
 _TRACE = ("trace_id", "otelTraceID", "span_id", "otelSpanID", "request_id", "correlation_id")
-_NOT_TOLD = frozenset({"otelServiceName", "otelTraceSampled"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -421,7 +420,7 @@ class _Writer:
             ("task", getattr(record, "taskName", None)),
         ]
         trace = [(name, more[name]) for name in _TRACE if name in more and more[name] != "0"]
-        rest = [(name, value) for name, value in more.items() if name not in _TRACE and name not in _NOT_TOLD]
+        rest = [(name, value) for name, value in more.items() if name not in _TRACE]
         pairs = [pair for pair in chain(standard, trace) if pair[1] is not None and pair[1] != ""]
         return tuple(self.shown.pair(name, value) for name, value in [*pairs, *rest][: self.limits.context])
 

@@ -18,7 +18,7 @@ __all__ = ["Shown", "counted", "day_of", "moment", "span"]
 _AHEAD = 1024  # characters looked at behind those that are shown: a secret that is cut in two is none to a pattern
 _SLICE = 2048
 _PIECE = 16 * 1024
-_LONGEST = 8 * 1024 * 1024  # characters of one text: to look through more takes seconds
+_LONGEST = 4 * 1024 * 1024  # characters of one text: to look through more takes seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,7 @@ class Shown:
 
     def line(self, value: object, limit: int = 100) -> str:
         """One line of at most so many characters."""
+        self.breathe()
         return one_line(self.redact(text_of(value)[: limit * 4 + _AHEAD], self.breathe), limit)
 
     def first_line(self, value: object, limit: int = 100) -> str:

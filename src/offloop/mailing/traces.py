@@ -14,10 +14,11 @@ from functools import lru_cache
 from pathlib import Path
 
 from offloop.capture import Record
+from offloop.fingerprint import is_library
 from offloop.mailing.shown import Shown
 from offloop.tracebacks import Frame, FrozenException
 
-__all__ = ["Call", "Failure", "cause_of", "failures_of", "is_library", "trail_of"]
+__all__ = ["Call", "Failure", "cause_of", "failures_of", "trail_of"]
 
 _MAX_FAILURES = 12
 _MAX_DEPTH = 4
@@ -26,7 +27,7 @@ _MAX_NOTES = 10
 _CAUSE = "The above exception was the direct cause of the following exception:"
 _CONTEXT = "During handling of the above exception, another exception occurred:"
 
-_FOREIGN = re.compile(r"(?:^|[/\\])(?:site|dist)-packages[/\\]|^<frozen ")
+_INSTALLED = re.compile(r".*[/\\](?:site|dist)-packages[/\\]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,18 +66,6 @@ class Failure:
     calls: tuple[Call, ...]
     message: str
     depth: int = 0
-
-
-@lru_cache(maxsize=4096)
-def is_library(filename: str) -> bool:
-    """Whether a source file belongs to Python or to an installed package, rather than to the application."""
-    return bool(_FOREIGN.search(filename)) or any(Path(filename).is_relative_to(home) for home in _standard())
-
-
-@lru_cache(maxsize=1)
-def _standard() -> tuple[Path, ...]:
-    paths = sysconfig.get_paths()
-    return tuple({Path(paths[name]) for name in ("stdlib", "platstdlib") if name in paths})
 
 
 def cause_of(record: Record) -> tuple[str, str, str] | None:
@@ -178,10 +167,15 @@ def _call(frame: Frame, shown: Shown, omitted: int, *, innermost: bool) -> Call:
 
 def _shorter(filename: str) -> str:
     """A library's file without the folder that it was installed in."""
-    match = _FOREIGN.search(filename)
-    if match is not None and filename[match.end() :]:
-        return filename[match.end() :] if not filename.startswith("<frozen ") else filename
-    for home in _standard():
-        if Path(filename).is_relative_to(home):
-            return str(Path(filename).relative_to(home))
-    return filename
+    match = _INSTALLED.search(filename)
+    if match is not None:
+        return filename[match.end() :]
+    home = next((home for home in _standard() if filename.startswith(home)), "")
+    return filename[len(home) :]
+
+
+@lru_cache(maxsize=1)
+def _standard() -> tuple[str, ...]:
+    """Where Python's own library is."""
+    paths = sysconfig.get_paths()
+    return tuple(str(Path(paths[name], "x"))[:-1] for name in ("stdlib", "platstdlib") if name in paths)
