@@ -343,9 +343,9 @@ class TestSendmailSink(SinkContract):
             str(self.command_line),
             sender="app@a.example",
             to="ops@b.example",
-            digest=None,
             html=False,
             max_bytes=20_000_000,
+            digest=None,
             **options,
         )
 
