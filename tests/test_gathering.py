@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
+
+import pytest
 
 from interleaving import VirtualLoop
 from offloop.digest import Digest, Gathered
 from offloop.errors import TemporaryFailure
 from offloop.pipeline import Pipeline
+from offloop.policies import Buffer
 from offloop.sink import Batch, Sink
 
 log = logging.getLogger("shop")
@@ -54,9 +58,11 @@ class Mailbox(Sink):
 Story = Callable[[Mailbox, Pipeline], Awaitable[None]]
 
 
-def tell(story: Story, digest: Digest = Digest(hourly=None, daily=None), **options: Any) -> Mailbox:
+def tell(
+    story: Story, digest: Digest = Digest(hourly=None, daily=None), kind: type[Mailbox] = Mailbox, **options: Any
+) -> Mailbox:
     """Log what the story says, in simulated time; all must be accounted for in the end."""
-    sink = Mailbox(digest, name="mail", **options)
+    sink = kind(digest, name="mail", **options)
 
     async def main() -> None:
         pipeline = Pipeline(sink, logger="shop", level="DEBUG", queue_size=30_000)
@@ -192,3 +198,139 @@ def test_rare_error_becomes_rarer() -> None:
     sink = tell(story)
     assert sum(sink.counts) == 40
     assert len(sink.mails) <= 10
+
+
+class Listing(Mailbox):
+    """One that has records encoded, as a sink does unless it says otherwise."""
+
+    encodes = True
+
+
+def test_sink_that_encodes_is_told_of_kinds_too() -> None:
+    """A lane with a digest holds records, also where a plain sink's would hold snapshots."""
+
+    async def story(sink: Mailbox, pipeline: Pipeline) -> None:
+        await storm(100, 20)
+
+    sink = tell(story, kind=Listing)
+    assert sink.counts == [20, 80]
+    assert [len(gathered.groups) for _, gathered in sink.mails] == [1, 1]
+
+
+def test_kind_of_which_all_was_lost_is_not_waited_for() -> None:
+    """What lost its place to others is not due any more, and nobody looks for it again and again."""
+    turns = 0
+
+    async def story(sink: Mailbox, pipeline: Pipeline) -> None:
+        nonlocal turns
+        log.info("a rumour")
+        for number in range(4):
+            logging.getLogger(f"shop.part{number}").error("broken")
+        await pipeline.flush()
+        for _ in range(10):
+            log.info("a rumour")
+        for number in range(4):
+            logging.getLogger(f"shop.part{number}").error("broken again")
+        before = asyncio.get_running_loop().time()
+        await asyncio.sleep(7200)
+        turns = round((asyncio.get_running_loop().time() - before - 7200) / 1e-6)
+
+    sink = tell(story, buffer=Buffer(4))
+    assert sum(sink.counts) < 19
+    assert turns < 1000
+
+
+def test_total_counts_on_while_a_mail_is_on_its_way() -> None:
+    """What comes while a mail is tried again and again belongs to the same episode, and is told as more of it."""
+
+    async def story(sink: Mailbox, pipeline: Pipeline) -> None:
+        await storm(100, 90)
+        sink.failures = [TemporaryFailure("later", retry_after=200.0)]
+        await storm(100, 300)
+        await asyncio.sleep(3600)
+
+    sink = tell(story)
+    groups = [gathered.groups[0] for _, gathered in sink.mails]
+    assert len({group.since for group in groups}) == 1
+    assert [group.total for group in groups] == list(itertools.accumulate(sink.counts))
+
+
+class Choosy(Mailbox):
+    """Takes one record at a time, after it failed on many."""
+
+    async def send(self, batch: Batch) -> None:
+        if self.failures and len(batch) > 1:
+            raise self.failures.pop()
+        await super().send(batch)
+
+
+def test_parts_of_a_mail_tell_what_is_in_them() -> None:
+    """A digest that is sent in parts tells each number once, and is one step of the schedule."""
+
+    async def story(sink: Mailbox, pipeline: Pipeline) -> None:
+        sink.failures = [ValueError("one of them is odd")]
+        await storm(100, 0)
+        await asyncio.sleep(90)
+        await storm(20, 0)
+        await asyncio.sleep(50)
+
+    sink = tell(story, kind=Choosy)
+    assert sink.counts == [81, 1, 18, 20]
+    assert sink.times[-1] == 90
+    assert [gathered.groups[0].mails for _, gathered in sink.mails] == [0, 0, 0, 0]
+
+
+def test_what_a_sink_leaves_out_is_not_told() -> None:
+    """Records that the sink filters out are counted as filtered, with those behind them, and no mail told of them."""
+
+    class Filtering(Mailbox):
+        async def send(self, batch: Batch) -> None:
+            if not self.keys:
+                batch.filtered += batch.records
+            await super().send(batch)
+
+    async def story(sink: Mailbox, pipeline: Pipeline) -> None:
+        await storm(100, 0)
+        await pipeline.flush()
+        assert pipeline.stats().sinks["mail"].filtered == 100
+        await storm(20, 0)
+
+    sink = tell(story, kind=Filtering)
+    assert sink.counts == [100, 20]
+    assert sink.mails[-1][1].groups[0].mails == 0
+
+
+@pytest.mark.parametrize("key", [lambda record: [record], lambda record: 1 / 0, lambda record: Odd()])
+def test_fingerprint_that_fails_costs_no_record(key: Callable[[Any], Any]) -> None:
+    """One that raises, or gives what can't be told apart, is reported; records are then of one kind by their logger."""
+
+    async def story(sink: Mailbox, pipeline: Pipeline) -> None:
+        await storm(40, 10)
+        log.warning("odd")
+
+    sink = tell(story, Digest(fingerprint=key))
+    assert sum(sink.counts) == 41
+
+
+class Odd:
+    """Has no form."""
+
+    def __repr__(self) -> str:
+        raise SystemExit
+
+
+def test_record_that_is_out_of_shape_is_told_all_the_same() -> None:
+    """A filter may leave anything in a record: neither its time nor its level ends a lane."""
+
+    def bend(record: logging.LogRecord) -> bool:
+        record.created = float("nan") if record.levelno == logging.ERROR else cast("Any", "today")
+        record.levelno = cast("Any", "high")
+        return True
+
+    async def story(sink: Mailbox, pipeline: Pipeline) -> None:
+        sink.addFilter(bend)
+        await storm(100, 10)
+        log.warning("bent too")
+
+    sink = tell(story)
+    assert sum(sink.counts) == 101

@@ -7,8 +7,10 @@ batch and makes of it what people read.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 
 from offloop.capture import Record
 from offloop.errors import ConfigError
@@ -106,6 +108,8 @@ class Group:
         total: How many there were since then, those of this mail included.
         mails: How many mails have told of it since then; 0: this is the first.
         over: It has stopped, as far as can be seen.
+        shares: What each of `records` adds to `counts`: itself, and those held as a number alone behind it, which go
+            wherever it goes; a notice of offloop's own adds nothing. Empty: each adds itself.
     """
 
     kind: str
@@ -119,6 +123,7 @@ class Group:
     total: int
     mails: int = 0
     over: bool = False
+    shares: tuple[Mapping[int, int], ...] = ()
 
     @property
     def count(self) -> int:
@@ -128,7 +133,7 @@ class Group:
     @property
     def levelno(self) -> int:
         """The highest level in it."""
-        return max((*self.counts, self.records[0].levelno)) if self.records else logging.NOTSET
+        return max(self.counts, default=self.records[0].levelno if self.records else logging.NOTSET)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,20 +173,18 @@ class Gathered:
         return sum(group.count for group in self.groups)
 
     def part(self, records: Sequence[Record]) -> Gathered:
-        """Some of the records; what was held as a number alone goes with the first of its kind."""
+        """Some of the records, with what is held as a number alone behind them."""
         kept = set(map(id, records))
-        groups = [_part(group, [record for record in group.records if id(record) in kept]) for group in self.groups]
+        groups = [_part(group, [id(record) in kept for record in group.records]) for group in self.groups]
         return replace(self, groups=tuple(group for group in groups if group.records))
 
 
-def _part(group: Group, records: Sequence[Record]) -> Group:
-    if len(records) == len(group.records) or not records:
-        return replace(group, records=tuple(records))
-    counts: dict[int, int] = {}
-    if records[0] is group.records[0]:
-        counts.update(group.counts)
-        for record in group.records:
-            counts[record.levelno] -= 1
-    for record in records:
-        counts[record.levelno] = counts.get(record.levelno, 0) + 1
-    return replace(group, records=tuple(records), counts={level: count for level, count in counts.items() if count})
+def _part(group: Group, kept: Sequence[bool]) -> Group:
+    if all(kept):
+        return group
+    records = tuple(compress(group.records, kept))
+    shares = tuple(compress(group.shares or [{record.levelno: 1} for record in group.records], kept))
+    counts: Counter[int] = Counter()
+    for share in shares:
+        counts.update(share)
+    return replace(group, records=records, shares=shares, counts=dict(counts))

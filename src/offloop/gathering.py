@@ -7,6 +7,7 @@ wherever the first of the kind goes. Nothing here sends, sleeps or counts for th
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -19,7 +20,8 @@ from offloop.fingerprint import fingerprint, kind_of
 from offloop.losses import LOSS_LOGGER
 from offloop.preceding import Rings
 from offloop.schedule import Schedule
-from offloop.sink import Sink
+from offloop.sink import FAILURES, Sink
+from offloop.staging import level_of
 
 __all__ = ["DIGEST_LOGGER", "Fold", "Gathering", "gathering_of"]
 
@@ -41,8 +43,8 @@ class Rate:
     width: float = 1.0
     counts: list[int] = field(default_factory=lambda: [0] * _PARTS)
 
-    def add(self, moment: float) -> None:
-        """Count one; the first sets the begin."""
+    def add(self, moment: float, count: int = 1) -> None:
+        """Count some; the first sets the begin."""
         if not any(self.counts):
             self.begin = moment
         # Records of several threads may be a little out of order, and a clock may be set back.
@@ -52,7 +54,13 @@ class Rate:
             self.counts = halves + [0] * (_PARTS - len(halves))
             self.width *= 2
             index = int((moment - self.begin) / self.width)
-        self.counts[index] += 1
+        self.counts[index] += count
+
+    def join(self, other: Rate) -> None:
+        """Count what another does, as well as its parts can tell; it began no earlier."""
+        for index, count in enumerate(other.counts):
+            if count:
+                self.add(other.begin + index * other.width, count)
 
     def trimmed(self) -> tuple[int, ...]:
         """The counts up to the last part in which there was any."""
@@ -123,7 +131,8 @@ class Gathering:
         self._folds: dict[int, Fold] = {}
         self._preceding: dict[int, tuple[Record, ...]] = {}
         self._closings: dict[str, Record] = {}
-        self._stopped: set[str] = set()  # the kinds of which the mail under way says that they are over
+        self._flying: dict[str, bool] = {}  # the kinds of the mail under way, and whether it says that they are over
+        self._whole: Counter[str] = Counter()  # of each kind, how many are held whole
         self.folded = 0
         """How many records are held as a number alone, and are nowhere else."""
 
@@ -156,7 +165,8 @@ class Gathering:
             folds: Whether it may be held as a number.
         """
         kind = self._chunk.get(id(record)) or self._kind(record)
-        progress = self.schedule.note(kind, record.created)
+        created = _created(record)
+        progress = self.schedule.note(kind, created)
         if not progress.title:
             progress.title = f"{record.name}: {message_of(record)[:_TITLE]}"
         pile = self._piles.get(kind)
@@ -168,9 +178,9 @@ class Gathering:
                 self._preceding[id(record)] = lead
         elif folds and pile.whole >= _WHOLE and pile.is_stored is (row is not None):
             fold = pile.fold
-            fold.counts[record.levelno] += 1
-            fold.last = max(fold.last, record.created)
-            fold.rate.add(record.created)
+            fold.counts[level_of(record)] += 1
+            fold.last = max(fold.last, created)
+            fold.rate.add(created)
             if row is None:
                 self.folded += 1
             else:
@@ -178,8 +188,9 @@ class Gathering:
             return False
         else:
             pile.whole += 1
-        pile.fold.rate.add(record.created)
+        pile.fold.rate.add(created)
         self._kinds[id(record)] = kind
+        self._whole[kind] += 1
         return True
 
     # -- when it goes ------------------------------------------------------------------------------------------------
@@ -202,12 +213,11 @@ class Gathering:
                 self._closings[kind] = self._closing(kind)
         return list(self._closings.values())
 
-    def gather(self, records: Sequence[Record], waiting: Iterable[Record] = (), *, closing: bool) -> Gathered:
+    def gather(self, records: Sequence[Record], *, closing: bool) -> Gathered:
         """What a mail with these records, which are about to fly, is to tell.
 
         Args:
             records: 1 or more, notices among them.
-            waiting: Those that are left.
             closing: The sink is being stopped.
         """
         parts: dict[str, list[Record]] = {}
@@ -216,11 +226,10 @@ class Gathering:
             kind = self._kinds.get(id(record)) or closings.get(id(record)) or self._kind(record)
             parts.setdefault(kind, []).append(record)
         groups = [self._group(kind, part, closings) for kind, part in parts.items()]
-        self._stopped = {group.kind for group in groups if group.over}
-        for kind in parts:
+        self._flying = {group.kind: group.over for group in groups}
+        for kind, part in parts.items():
             self._piles.pop(kind, None)
-            self.schedule.taken(kind)
-        self.landed(waiting)
+            self.schedule.taken(kind, rest=self._whole[kind] > sum(id(record) in self._kinds for record in part))
         groups.sort(key=lambda group: (-group.levelno, group.mails > 0, group.first))
         return Gathered(
             groups=tuple(groups),
@@ -229,42 +238,67 @@ class Gathering:
             closing=closing,
         )
 
-    def landed(self, records: Iterable[Record]) -> None:
-        """These were not told, and wait on."""
-        for record in records:
-            kind = self._kinds.get(id(record))
-            if kind is not None:
-                self.schedule.again(kind)
+    def landed(self) -> None:
+        """The mail was told, or what is left of it waits on."""
+        for kind in self._flying:
+            self.schedule.landed(kind, waiting=kind in self._whole)
+        self._flying = {}
 
     # -- what went ---------------------------------------------------------------------------------------------------
 
-    def told(self, records: Sequence[Record]) -> Mapping[int, Fold]:
-        """A mail with these was taken; gives what went with which of them, by its identity."""
+    def told(self, records: Sequence[Record], filtered: Iterable[Record] = ()) -> Mapping[int, Fold]:
+        """A mail with these was taken; gives what went with which of them, by its identity.
+
+        Args:
+            records: What it was made of.
+            filtered: Those among them that the sink left out.
+        """
         folds = {id(record): self._folds[id(record)] for record in records if id(record) in self._folds}
         counts: Counter[str] = Counter()
         closings = {id(record): kind for kind, record in self._closings.items()}
+        out = set(map(id, filtered))
         for record in records:
-            kind = self._kinds.get(id(record))
-            if kind is not None:
-                fold = folds.get(id(record))
-                counts[kind] += 1 + (0 if fold is None else fold.count)
-            elif id(record) in closings:
-                self.schedule.told(closings[id(record)], 0, over=True)
-                del self._closings[closings[id(record)]]
-            else:
-                counts[self._kind(record)] += 1
+            key = id(record)
+            if key in closings:
+                counts[self._close(closings[key])] += 0
+            elif key not in out:
+                counts[self._kinds.get(key) or self._kind(record)] += 1 + (folds[key].count if key in folds else 0)
         for kind, count in counts.items():
-            self.schedule.told(kind, count, over=kind in self._stopped)
+            self.schedule.told(kind, count, over=self._flying.get(kind, False))
         losses = self.schedule.progress(_LOSSES)
         if losses is not None:
             losses.over = True  # they have a closing total of their own
-        self.schedule.mailed()
+        if counts:
+            self.schedule.mailed()
         for record in records:
-            self.leave(record)
+            self._forget(record, was_told=id(record) not in out)
         return folds
 
-    def leave(self, record: Record) -> Fold | None:
-        """It waits no longer, whatever became of it; gives what is held as a number alone behind it."""
+    def lose(self, record: Record) -> Fold | None:
+        """It leaves without being told; gives what is held as a number alone behind it."""
+        return self._forget(record, was_told=False)
+
+    def untold(self, record: Record) -> bool:
+        """This one is lost. If it was a notice that a kind is over, nobody is told of that; False if it was none."""
+        for kind, notice in self._closings.items():
+            if notice is record:
+                self.schedule.told(self._close(kind), 0, over=True)
+                return True
+        return False
+
+    def clear(self) -> None:
+        """Nothing waits any longer; how far it has come with each kind is still known."""
+        for kind in self._flying:
+            self.schedule.landed(kind, waiting=False)
+        for kind in self._whole:
+            self.schedule.gone(kind)
+        for held in (self._chunk, self._piles, self._kinds, self._folds, self._preceding, self._flying, self._whole):
+            held.clear()
+        self.folded = 0
+
+    # ----------------------------------------------------------------------------------------------------------------
+
+    def _forget(self, record: Record, *, was_told: bool) -> Fold | None:
         key = id(record)
         kind = self._kinds.pop(key, None)
         self._preceding.pop(key, None)
@@ -273,26 +307,21 @@ class Gathering:
             pile = self._piles.get(kind)
             if pile is not None and pile.first == key:
                 del self._piles[kind]
+            self._whole[kind] -= 1
+            if not self._whole[kind]:
+                del self._whole[kind]
+                self.schedule.gone(kind)
+            if not was_told and kind in self._flying:
+                # Another part of the mail says how many there were, these among them.
+                self.schedule.passed(kind, 1 if fold is None else 1 + fold.count)
         if fold is not None:
             self.folded -= fold.count - len(fold.rows)
         return fold
 
-    def untold(self, record: Record) -> bool:
-        """This one is lost. If it was a notice that a kind is over, nobody is told of that; False if it was none."""
-        for kind, notice in self._closings.items():
-            if notice is record:
-                del self._closings[kind]
-                self.schedule.told(kind, 0, over=True)
-                return True
-        return False
-
-    def clear(self) -> None:
-        """Nothing waits any longer; how far it has come with each kind is still known."""
-        for held in (self._chunk, self._piles, self._kinds, self._folds, self._preceding):
-            held.clear()
-        self.folded = 0
-
-    # ----------------------------------------------------------------------------------------------------------------
+    def _close(self, kind: str) -> str:
+        """The notice that this kind is over is done with; gives the kind."""
+        del self._closings[kind]
+        return kind
 
     def _kind(self, record: Record) -> str:
         if record.name == LOSS_LOGGER:
@@ -300,44 +329,45 @@ class Gathering:
         try:
             key = (fingerprint if self._fingerprint is None else self._fingerprint)(record)
             kind = self._known.get(key)
-        except Exception as error:  # noqa: BLE001 - reported; the record is told of as its logger's
+            if kind is None:
+                if len(self._known) >= _MAX_KNOWN:
+                    self._known.clear()
+                kind = self._known[key] = kind_of(key)
+        except FAILURES as error:  # reported; the record is told of as its logger's
             diagnostics.report("fingerprint", f"a fingerprint failed: {type(error).__name__}: {text_of(error)}")
-            return kind_of((record.name, record.levelno))
-        if kind is None:
-            if len(self._known) >= _MAX_KNOWN:
-                self._known.clear()
-            kind = self._known[key] = kind_of(key)
+            return kind_of((text_of(record.name), level_of(record)))
         return kind
 
     def _group(self, kind: str, records: list[Record], closings: Mapping[int, str]) -> Group:
         progress = self.schedule.progress(kind)
-        counts = Counter(record.levelno for record in records if id(record) not in closings)
-        moments = [record.created for record in records]
-        rate = Rate()
-        first, last = min(moments), max(moments)
-        preceding: tuple[Record, ...] = ()
-        for record in records:
-            fold = self._folds.get(id(record))
-            if fold is not None:
-                counts += fold.counts
-                last = max(last, fold.last)
-                rate = fold.rate
-            preceding = preceding or self._preceding.get(id(record), ())
-        count = sum(counts.values())
-        closes = any(id(record) in closings for record in records)
+        shares: list[Mapping[int, int]] = [{} if id(record) in closings else self._share(record) for record in records]
+        counts: Counter[int] = Counter()
+        for share in shares:
+            counts.update(share)
+        moments = [_created(record) for record in records]
+        folds = [fold for record in records if (fold := self._folds.get(id(record))) is not None]
+        count = counts.total()
         return Group(
             kind=kind,
             records=tuple(records),
             counts=dict(counts),
-            first=first,
-            last=last,
-            rate=rate.trimmed(),
-            preceding=preceding,
-            since=first if progress is None else progress.since,
+            first=min(moments),
+            last=max(*moments, *(fold.last for fold in folds)) if folds else max(moments),
+            rate=_joined([fold.rate for fold in folds]).trimmed(),
+            preceding=next((self._preceding[id(one)] for one in records if id(one) in self._preceding), ()),
+            since=min(moments) if progress is None else progress.since,
             total=count + (0 if progress is None else progress.total),
             mails=0 if progress is None else progress.mails,
-            over=closes or self.schedule.has_stopped(kind),
+            over=not count or self.schedule.has_stopped(kind),
+            shares=tuple(shares),
         )
+
+    def _share(self, record: Record) -> Mapping[int, int]:
+        """For how many records it stands, by their levels."""
+        fold, level = self._folds.get(id(record)), level_of(record)
+        if fold is None or not fold.counts:
+            return {level: 1}
+        return {**fold.counts, level: fold.counts[level] + 1}
 
     def _closing(self, kind: str) -> Record:
         """A notice, as if somebody had logged it."""
@@ -350,3 +380,18 @@ class Gathering:
         # It takes no place from others: no bound counts it.
         notice.size_bytes = 0
         return notice
+
+
+def _created(record: Record) -> float:
+    """When it was logged; a filter may have left anything there."""
+    created: object = record.created
+    return created if isinstance(created, float) and math.isfinite(created) else time.time()
+
+
+def _joined(rates: Sequence[Rate]) -> Rate:
+    if len(rates) == 1:
+        return rates[0]
+    joined = Rate()
+    for rate in sorted(rates, key=lambda rate: rate.begin):
+        joined.join(rate)
+    return joined

@@ -101,7 +101,7 @@ class Lane:
     @property
     def takes_snapshots(self) -> bool:
         """Whether it wants no records made of what is plain."""
-        return takes_snapshots(self.sink, self.siblings)
+        return self.gathering is None and takes_snapshots(self.sink, self.siblings)
 
     @property
     def hears(self) -> int:
@@ -407,7 +407,7 @@ class Lane:
         """A digest with these was taken; gives how many were delivered by it that are held as a number alone."""
         if self.gathering is None:
             return 0
-        folds = self.gathering.told(list(map(made, held)))
+        folds = self.gathering.told(list(map(made, held)), map(made, filtered))
         for fold in folds.values():
             self._settle_rows(fold)
         turned_away = sum(folds[id(one)].count for one in filtered if id(one) in folds)
@@ -418,7 +418,7 @@ class Lane:
         """What is held as a number alone behind a record that leaves is lost."""
         if self.gathering is None:
             return
-        fold = self.gathering.leave(made(held))
+        fold = self.gathering.lose(made(held))
         if fold is not None:
             self._settle_rows(fold)
             for level, count in fold.counts.items():
@@ -490,14 +490,13 @@ class Lane:
     def _land(self) -> None:
         """What was in flight waits again."""
         if self.gathering is not None:
-            self.gathering.landed(map(made, self.backlog.flying.values()))
+            self.gathering.landed()
         self.backlog.land()
 
     def _compile(self, batch: Batch, run: Run) -> None:
         """Say in the batch what there is to tell of each kind in it."""
         if self.gathering is not None:
-            waiting = map(made, self.backlog.waiting)
-            batch.gathered = self.gathering.gather(batch.records, waiting, closing=run.shutdown.begun)
+            batch.gathered = self.gathering.gather(batch.records, closing=run.shutdown.begun)
 
     # ----------------------------------------------------------------------------------------------------------------
 

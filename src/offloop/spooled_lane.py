@@ -529,7 +529,7 @@ class SpooledLane(Lane):
             memo=memo,
         )
 
-    def _memo(self) -> bytes | None:
+    def _memo(self) -> Callable[[], bytes] | None:
         """How far the digest has come, if that is to be written down."""
         if self.gathering is None or not self._is_told:
             return None

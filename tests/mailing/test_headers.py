@@ -43,11 +43,18 @@ def test_mailbox_parses(value: str, address: str, header: str) -> None:
     assert Mailbox.parse("", "to", value) == Mailbox(address, header)
 
 
+def test_mailbox_in_any_script() -> None:
+    """What stands before the @ may be in any script, and stays as it is; what it is called is encoded all the same."""
+    mailbox = Mailbox.parse("SMTPSink: ", "to", "J\u00fcrgen <ju\u0308rgen@b\u00fccher.example>")
+    assert mailbox.address == "j\u00fcrgen@xn--bcher-kva.example"
+    assert mailbox.header == "=?utf-8?b?SsO8cmdlbg==?= <j\u00fcrgen@xn--bcher-kva.example>"
+
+
 @pytest.mark.parametrize(
     "value",
     ["", "ops", "@b.example", "ops@", "a b@c.example", "a@b.example\r\nBcc: x@y.example", "A\nB <a@b.example>",
-     "a@b.example, c@d.example", "<a@b.example", "\u00fc@b.example", "a@\u00fc..example", "a..b@c.example", None, 5,
-     "a@b.example>", "x\x00 <a@b.example>", "a@-b.example"],
+     "a@b.example, c@d.example", "<a@b.example", "\u00fc\u00a0x@b.example", "a@\u00fc..example", "a..b@c.example",
+     None, 5, "a@b.example>", "x\x00 <a@b.example>", "a@-b.example"],
 )  # fmt: skip
 def test_mailbox_refuses(value: object) -> None:
     """What is no plain address is refused with the value in the message."""

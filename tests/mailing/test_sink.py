@@ -15,6 +15,7 @@ from offloop import diagnostics
 from offloop.capture import Record
 from offloop.digest import Gathered, Group
 from offloop.errors import ConfigError
+from offloop.mailing.outcome import Outcome
 from offloop.mailing.sink import MailOptions, MailSink, Recipient
 from offloop.mailing.wire import Envelope
 from offloop.pipeline import Pipeline
@@ -32,10 +33,10 @@ class Box(MailSink):
         """Take any."""
         return None
 
-    async def deliver(self, envelope: Envelope) -> dict[str, str]:
+    async def deliver(self, envelope: Envelope) -> Outcome:
         """Keep it."""
         self.taken.append(envelope)
-        return {}
+        return Outcome()
 
     def raw(self, index: int = -1) -> bytes:
         """Give a mail as it was before it went over the wire."""
@@ -90,8 +91,8 @@ async def test_second_attempt_builds_the_same() -> None:
     """Mails have the same bytes in each attempt."""
     sink = Box(["ops@b.example", Recipient("boss@b.example", level="CRITICAL")])
     batch = batch_of(sink, group(failed("z" * 99_000, level=50)), group(record(), kind="b"))
-    envelopes = sink._compose(batch, None)
-    assert sink._compose(batch, None) == envelopes
+    envelopes = sink.composed(batch)
+    assert sink.composed(batch) == envelopes
     await sink.aclose()
 
 

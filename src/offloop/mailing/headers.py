@@ -1,6 +1,6 @@
 """What stands in a mail's header: addresses, a subject, encoded words. Nothing that is logged can forge one.
 
-Pure. RFC 5322 (addresses, folding), RFC 2047 (encoded words).
+Pure. RFC 5322 (addresses, folding), RFC 2047 (encoded words), RFC 6532 (addresses that are not ASCII).
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import binascii
 import re
 import string
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -22,7 +23,7 @@ _MAX_SUBJECT = 200  # characters
 _LINE = 66  # of a header, in characters
 _WORD_BYTES = 39  # of UTF-8 in an encoded word: a line with one has at most 76 characters (RFC 2047, section 2)
 
-_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
+_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\U0010ffff-]+"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9_-]*[A-Za-z0-9])?"
 _ADDRESS = re.compile(rf"{_ATOM}(?:\.{_ATOM})*@(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Za-z:.]+\])")
 _NAMED = re.compile(r"(?P<name>[^<>]*)<(?P<address>[^<>]*)>")
@@ -40,8 +41,8 @@ class Mailbox:
     """Somebody's address, and what a header shows of it.
 
     Attributes:
-        address: As it stands in the envelope, ASCII.
-        header: As it stands in a header, encoded.
+        address: As it stands in the envelope: ASCII, except perhaps for what is before the @.
+        header: As it stands in a header, encoded; the address as it is.
     """
 
     address: str
@@ -49,7 +50,9 @@ class Mailbox:
 
     @classmethod
     def parse(cls, owner: str, name: str, value: object) -> Mailbox:
-        """Take `someone@example.org` or `Some One <someone@example.org>`; a domain may be an international one.
+        """Take `someone@example.org` or `Some One <someone@example.org>`, in any script.
+
+        A domain becomes ASCII (IDNA). What stands before the @ can't: such a mail needs a server with SMTPUTF8.
 
         Raises:
             ConfigError: It is no such address, or a control character is in it.
@@ -57,8 +60,13 @@ class Mailbox:
         text = value.strip() if isinstance(value, str) else ""
         named = _NAMED.fullmatch(text)
         shown, address = (named["name"].strip().strip('"'), named["address"]) if named else ("", text)
-        address = _ascii_domain(address)
-        if not _ADDRESS.fullmatch(address) or _UNSAFE.search(str(value)) or "\n" in str(value):
+        address = unicodedata.normalize("NFC", _ascii_domain(address))  # RFC 6532, section 3.1
+        if (
+            not _ADDRESS.fullmatch(address)
+            or not address.isprintable()
+            or _UNSAFE.search(str(value))
+            or "\n" in str(value)
+        ):
             msg = f"{owner}{name}: expected an address like ops@example.org or Ops <ops@example.org>, got {value!r}"
             raise ConfigError(msg)
         return cls(address, f"{_phrase(shown)} <{address}>" if shown else address)

@@ -88,7 +88,7 @@ class Head:
             "X-Auto-Response-Suppress: OOF, AutoReply",
             "MIME-Version: 1.0",
         ]
-        return "".join(f"{line}\r\n" for line in lines).encode("ascii")
+        return "".join(f"{line}\r\n" for line in lines).encode()
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from offloop.mailing.composing import composed
 from offloop.mailing.headers import DEFAULT_SUBJECT, Mailbox, Subject
 from offloop.mailing.letter import Letter
 from offloop.mailing.listing import compose
+from offloop.mailing.outcome import Interrupted, Outcome, Progress
 from offloop.mailing.redaction import DEFAULT_PATTERNS, Redactor
 from offloop.mailing.report import Known, is_notice, known_of
 from offloop.mailing.routes import Recipient, Recipients, Route, To, part_of
@@ -143,8 +144,7 @@ class MailSink(Sink):
         self._max_bytes = max_bytes
         self._building_timeout = building_timeout
         self._worker = Worker(f"offloop-{type(self).__name__}")
-        self._key = ""
-        self._taken: set[str] = set()  # mails of the batch with this key that need not be sent again
+        self._progress = Progress()
 
     def default_formatter(self) -> logging.Formatter:
         """Lines for people, those of a message kept apart."""
@@ -153,61 +153,78 @@ class MailSink(Sink):
     async def send(self, batch: Batch) -> None:
         """Deliver the batch as one mail, or one for each group of recipients who get the same.
 
-        Returns when each of them was taken for at least one recipient, or refused while another was taken. One that
-        was taken is not sent again in further attempts.
+        Returns when each of them was taken for each recipient, or refused while another was taken. Whoever has got
+        one does not get it again in further attempts.
 
         Raises:
             TemporaryFailure: Not now: a reply of the 400s, no reply, or a broken connection.
             PermanentFailure: Never: a reply of the 500s to all mails or to all their recipients.
             SinkFailure: The server wants no mail from us.
         """
-        if self._key != batch.key:
-            self._key, self._taken = batch.key, set()
-        taken = self._taken
+        if self._progress.key != batch.key:
+            self._progress = Progress(batch.key)
+        progress = self._progress
         server_max = await self.ready()
-        refused: list[PermanentFailure] = []
-        envelopes = await self._composed(batch, server_max)
-        for envelope in envelopes:
-            if envelope.key in taken:
-                continue
-            try:
-                said = await self.deliver(envelope)
-            except PermanentFailure as failure:
-                refused.append(failure)
-                said = {", ".join(envelope.recipients): str(failure)}
-            else:
-                taken.add(envelope.key)
-            if taken:
-                self._say_refused(said)
-        if refused and not taken:
-            raise refused[0]
+        later: list[TemporaryFailure] = []
+        for whole in await self._composed(batch, server_max):
+            envelope = progress.left(whole)
+            if envelope is not None and (put_off := await self._handed(envelope, progress)) is not None:
+                later.append(put_off)
+        if later:
+            raise max(later, key=lambda failure: failure.retry_after or 0.0)
+        if progress.refused and not progress.taken:
+            self._progress = Progress()  # whoever sends it all the same wants it tried
+            raise progress.refused[0][1]
+        for envelope, failure in progress.refused:
+            self._say_refused({", ".join(envelope.recipients): str(failure)})
+
+    async def _handed(self, envelope: Envelope, progress: Progress) -> TemporaryFailure | None:
+        """Hand over one mail and note how far it has come; gives what is to be raised for it after the others."""
+        try:
+            outcome = await self.deliver(envelope)
+        except PermanentFailure as failure:
+            progress.refuse(envelope, failure)
+            return None
+        except Interrupted as failure:
+            progress.interrupt(envelope, failure)
+            self._say_refused(failure.refused)
+            raise
+        except TemporaryFailure as failure:
+            if failure.retry_after is None:
+                raise
+            return failure
+        progress.take(envelope, outcome)
+        self._say_refused(outcome.refused)
+        if not outcome.owed:
+            return None
+        return TemporaryFailure("; ".join(dict.fromkeys(outcome.owed.values())), retry_after=outcome.retry_after)
 
     @abstractmethod
     async def ready(self) -> int | None:
         """See that mails can be delivered; gives the bytes of the largest mail that is taken, None for no limit."""
 
     @abstractmethod
-    async def deliver(self, envelope: Envelope) -> dict[str, str]:
-        """Hand over one mail; gives the recipients that were refused while others were taken, with what was said."""
+    async def deliver(self, envelope: Envelope) -> Outcome:
+        """Hand over one mail; tells who does not get it, or later, while others do."""
 
     async def aclose(self) -> None:
         """Let the worker go. Idempotent; `open` may follow."""
         self._worker.close()
 
-    def _say_refused(self, refused: dict[str, str]) -> None:
+    def _say_refused(self, refused: Mapping[str, str]) -> None:
         for recipient, said in refused.items():
             diagnostics.report(f"mail:{id(self)}:{recipient}", f"{self!r}: a recipient was refused: {said}")
 
     async def _composed(self, batch: Batch, server_max: int | None) -> Sequence[Envelope]:
         try:
             async with asyncio.timeout(self._building_timeout):
-                return await self._worker.run(self._compose, batch, server_max)
+                return await self._worker.run(self.composed, batch, server_max)
         except TimeoutError as error:
             msg = f"{self!r}: the mail was not built in {self._building_timeout:g} s; a formatter may hang"
             raise TemporaryFailure(msg) from error
 
-    def _compose(self, batch: Batch, server_max: int | None) -> Sequence[Envelope]:
-        """Build the mails; in the worker."""
+    def composed(self, batch: Batch, server_max: int | None = None) -> Sequence[Envelope]:
+        """The mails for a batch. Takes its time: a sink calls it in its worker."""
         max_bytes = min(self._max_bytes, server_max or self._max_bytes)
         breathe = Breather()
         gathered = batch.gathered

@@ -119,8 +119,9 @@ class SpoolStore:
             if turn.want > 0:
                 self._attempt(out, lambda: self._read(turn, out))
             self._attempt(out, self._finish)
-            if turn.memo is not None:
-                self._attempt(out, lambda: self._write_memo(turn.memo or b""))
+            memo = turn.memo
+            if memo is not None:
+                self._attempt(out, lambda: self._write_memo(memo()))
             return self._summed(out)
 
     def close(self) -> None:

@@ -24,7 +24,7 @@ class Turn:
         want: How many unread records to read.
         want_bytes: And about how many bytes of them.
         claim: Asked just before the rows are committed; if it says no, they are not.
-        memo: What the next process is to know of the sink, in place of what was written down before. None: that.
+        memo: Gives what the next process is to know of the sink, in place of what was written down. None: that.
     """
 
     settled: Sequence[int] = ()
@@ -33,7 +33,7 @@ class Turn:
     want: int = 0
     want_bytes: int = 0
     claim: Callable[[], bool] = lambda: True
-    memo: bytes | None = None
+    memo: Callable[[], bytes] | None = None
 
 
 @dataclass(slots=True)
