@@ -305,3 +305,14 @@ def test_records_are_shared_and_left_alone() -> None:
     digest([group(first)])
     assert isinstance(first, Record)
     assert dict(first.__dict__) == before
+
+
+def test_first_kinds_are_shown_in_more_detail() -> None:
+    """Where not all has room, the ten most severe kinds have more of it than the others."""
+    kinds = [group(failed(f"number {n}", release_notes="x" * 150), kind=f"{n:016}") for n in range(60)]
+    _, html = bodies(digest(kinds))
+    sections = html.split("<h2")[1:]
+    assert len(sections) == 60
+    assert all("release_notes" in section for section in sections[:10])
+    assert not any("release_notes" in section for section in sections[10:])
+    assert all("raise error if" in section for section in sections)

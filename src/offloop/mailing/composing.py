@@ -25,6 +25,7 @@ __all__ = ["Look", "TemplateFailure", "composed", "file_of"]
 _BODY_BYTES = 160 * 1024  # of text and HTML together: what is longer is cut by mail programs, and read by nobody
 _FILE_SHARE = 0.4  # of a mail's size, for the file
 _FILE_BYTES = 2 * 1024 * 1024  # and no more: it is handled in one piece
+_STEPS = [(LIMITS[step // 2], LIMITS[(step + 1) // 2]) for step in range(2 * len(LIMITS) - 1)]
 _LONGEST = "\U0001f4a5" * 200  # a subject, for how much room it may take
 
 
@@ -77,7 +78,7 @@ class _Digest:
     def __post_init__(self) -> None:
         self.shown = Shown(self.letter.redact, self.breathe)
 
-    def report(self, limits: Limits, notes: Sequence[str] = ()) -> Report:
+    def report(self, limits: Limits, notes: Sequence[str] = (), rest: Limits | None = None) -> Report:
         """What the mail says within such limits, and as its subject."""
         report = report_of(
             self.gathered,
@@ -87,6 +88,7 @@ class _Digest:
             known=self.known,
             shown=self.shown,
             notes=(*self.notes, *notes),
+            rest=rest,
         )
         return replace(report, subject=self._line(report))
 
@@ -196,8 +198,8 @@ def _written(digest: _Digest) -> list[bytes]:
     if not whole:
         note = f"What is held of these records goes with this mail as {ATTACHMENT}, as much of it as has room there."
     left = min(room - len(file) // 57 * 78 - 200, _BODY_BYTES)
-    for limits in LIMITS:
-        report = digest.report(limits, [note])
+    for limits, rest in _STEPS:
+        report = digest.report(limits, [note], rest)
         parts = digest.parts(report, left)
         if parts is not None:
             break

@@ -34,6 +34,7 @@ __all__ = [
     "what_of",
 ]
 
+_FIRST = 10  # kinds that are shown in more detail where there are many
 _NOTICES = ("offloop.loss", "offloop.digest")
 _TRACE = ("trace_id", "otelTraceID", "span_id", "otelSpanID", "request_id", "correlation_id")
 
@@ -257,6 +258,7 @@ def report_of(
     known: Mapping[str, Known],
     shown: Shown,
     notes: Sequence[str] = (),
+    rest: Limits | None = None,
 ) -> Report:
     """What a mail says.
 
@@ -268,10 +270,11 @@ def report_of(
         known: What earlier mails said, by kind.
         shown: How texts are shown.
         notes: What is to be said beside that.
+        rest: How much is shown of all kinds but the first ten, the most severe ones. None: as much.
     """
     groups = gathered.groups
-    writer = _Writer(letter, limits, formatter, known, shown)
-    sections = tuple(writer.section(group) for group in groups[: limits.sections])
+    writers = [_Writer(letter, some, formatter, known, shown) for some in (limits, rest or limits)]
+    sections = tuple(writers[index >= _FIRST].section(group) for index, group in enumerate(groups[: limits.sections]))
     left = groups[limits.sections :]
     app, release, host = (shown.line(name, 60) for name in (letter.app, letter.release, letter.host))
     name = " ".join(part for part in (app, release) if part)
