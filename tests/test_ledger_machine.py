@@ -894,3 +894,20 @@ def test_notice_is_told_in_the_next_loop() -> None:
         buffer=Buffer(max_records=10, shed_at=0.5, reserve=0.3),
         batching=Batching(),
     )
+
+
+@pytest.mark.parametrize("_", range(5))  # what the thread of the spool does first is not ours to say
+def test_lane_that_is_stopped_before_its_first_turn_tells_of_losses(_: int) -> None:
+    """Also what a notice said that was lost itself when it stopped last."""
+    play(
+        "broken",
+        ("log_from_threads", {"what": (10, 1, False)}),
+        ("stop_and_move_to_another_loop", {}),
+        ("fail", {"script": ("temporary",), "sink": 0}),
+        ("log_from_threads", {"what": (10, 1, False)}),
+        ("log_from_threads_while_the_loop_runs", {"count": 3, "level": 10}),
+        ("start", {}),
+        ("fail_to_open_and_close", {"closing": "os error", "opening": "os error", "sink": 0}),
+        ("stop_and_move_to_another_loop", {}),
+        buffer=Buffer(4, overflow="drop_new"),
+    )

@@ -302,6 +302,8 @@ class Lane:
         self.porter.give_up()
         self._time = self._part_of(run.shutdown)
         self._time.tell(self._hear_of_shutdown)
+        if run.shutdown.begun:  # stopped before our first turn
+            self.losses.last_chance()
 
     def _part_of(self, shutdown: Shutdown) -> Shutdown:
         """The deadline of this lane: with a fallback, there has to be time left for that."""

@@ -25,6 +25,10 @@ _TOO_LARGE = 552
 _CLOSING = 421
 
 
+def _ignore(_step: str, _said: str) -> None:
+    """Nobody wants to know."""
+
+
 class Unauthorized(SinkFailure):
     """The server knows who we say we are, and does not believe it: another server would say the same."""
 
@@ -46,6 +50,7 @@ class Access:
         timeout: Seconds for each reply, and for the server to read on while a mail is written.
         data_timeout: Seconds for the reply to a whole mail.
         greylist_wait: Seconds until a mail that was put off is tried again.
+        tell: Is told of each step that the server let us take, and what it said.
     """
 
     where: str
@@ -60,11 +65,16 @@ class Access:
     timeout: float
     data_timeout: float
     greylist_wait: float
+    tell: Callable[[str, str], object] = field(default=_ignore, repr=False, compare=False)
 
     @property
     def has_secret(self) -> bool:
         """Whether there is something that must not go without TLS."""
         return self.password is not None or self.token is not None
+
+    def took(self, step: str, reply: Reply) -> None:
+        """The server let us take a step."""
+        self.tell(step, f"{reply.code} {self.clean(reply.text)}".rstrip())
 
     def clean(self, text: object, *tokens: str) -> str:
         """Make one short printable line of what a server said; some repeat the command, and so the password.

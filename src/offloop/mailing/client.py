@@ -186,6 +186,7 @@ class Session:
                 self._line.write(command)
             reply = await self._line.reply(self._access.timeout)
         if reply.code == code or (step.startswith("RCPT") and reply.code // 10 == code // 10):
+            self._access.took(step, reply)
             return None
         refused = self._judged(step, reply, about_us=about_us)
         if reply.code == _CLOSING:
@@ -235,10 +236,13 @@ class Session:
     async def _answer(self) -> Reply:
         timeout = self._access.data_timeout
         try:
-            return await self._line.reply(timeout)
+            reply = await self._line.reply(timeout)
         except TimeoutError as error:
             msg = f"Timed out: no answer to the mail for {timeout:g} s"
             raise TimeoutError(msg) from error
+        if reply.code == _DONE:
+            self._access.took("mail", reply)
+        return reply
 
 
 class LocalSession(Session):

@@ -64,12 +64,14 @@ async def opened(access: Access, connected: socket.socket) -> Opened:
     transport = None
     try:
         with _failures(access, "greeting"):
-            await smtp.connect()
+            _took(access, "greeting", await smtp.connect())
+        if access.tls == "implicit":
+            access.tell("TLS", _tls_of(smtp))
         transport = smtp.transport
         await _secure(access, smtp)
         if access.username is not None and access.password is not None:
             with _failures(access, "AUTH"):
-                await smtp.login(access.username, access.password)
+                _took(access, "AUTH", await smtp.login(access.username, access.password))
         server = Opened(Dialogue(connected), dict(smtp.esmtp_extensions))
         with access.failures("AUTH" if access.has_secret else "EHLO"):
             server.dialogue.take_over(cast("asyncio.Transport | None", smtp.transport))
@@ -112,13 +114,14 @@ async def opened_locally(access: Access, connected: socket.socket) -> Opened:
 
 async def _secure(access: Access, smtp: aiosmtplib.SMTP) -> None:
     with _failures(access, "EHLO"):
-        await _greet(smtp)
+        _took(access, "EHLO", await _greet(smtp))
     if access.tls not in {"auto", "starttls"}:
         return
     if smtp.supports_extension("starttls"):
         with _failures(access, "STARTTLS"):
-            await smtp.starttls()
-            await smtp.ehlo()
+            _took(access, "STARTTLS", await smtp.starttls())
+            access.tell("TLS", _tls_of(smtp))
+            _took(access, "EHLO", await smtp.ehlo())
     elif access.tls == "starttls" or access.has_secret:
         secret = "token" if access.password is None else "password"
         wanted = "tls='starttls'" if access.tls == "starttls" else f"a {secret} does not go without TLS"
@@ -126,14 +129,34 @@ async def _secure(access: Access, smtp: aiosmtplib.SMTP) -> None:
         raise SinkFailure(msg)
 
 
-async def _greet(smtp: aiosmtplib.SMTP) -> None:
+async def _greet(smtp: aiosmtplib.SMTP) -> aiosmtplib.SMTPResponse:
     try:
-        await smtp.ehlo()
+        return await smtp.ehlo()
     except aiosmtplib.SMTPHeloError as error:
         # A server from before ESMTP: RFC 5321, section 3.2.
         if error.code not in _UNKNOWN:
             raise
-        await smtp.helo()
+        return await smtp.helo()
+
+
+def _took(access: Access, step: str, response: aiosmtplib.SMTPResponse) -> None:
+    access.took(step, Reply(response.code, response.message))
+
+
+def _tls_of(smtp: aiosmtplib.SMTP) -> str:
+    """What a person wants to know of it: version, cipher, whose certificate it is, from whom, until when."""
+    transport = smtp.transport
+    about: Any = None if transport is None else transport.get_extra_info("ssl_object")
+    if about is None:
+        return ""
+    certificate: Any = about.getpeercert() or {}
+    names = [value for kind, value in certificate.get("subjectAltName", ()) if kind in {"DNS", "IP Address"}]
+    issuer = {name: value for part in certificate.get("issuer", ()) for name, value in part}
+    said = [about.version(), about.cipher()[0]]
+    if certificate:
+        by = issuer.get("organizationName") or issuer.get("commonName", "?")
+        said.append(f"certificate of {', '.join(names)} by {by}, until {certificate.get('notAfter')}")
+    return "; ".join(map(str, said))
 
 
 async def _authorize(access: Access, server: Opened, username: str) -> None:
@@ -180,6 +203,7 @@ async def _shown(access: Access, dialogue: Dialogue, mechanism: str, username: s
             dialogue.write(dismissed + b"\r\n")
             reply = await dialogue.reply(access.timeout)
     if reply.code == _AUTHENTICATED:
+        access.took(f"AUTH {mechanism}", Reply(reply.code, access.clean(reply.text, shown, token)))
         return None
     said = access.clean(f"{reply.text}{why}", shown, token)
     return access.refusal(f"AUTH {mechanism}", Reply(reply.code, said), about_us=True)
@@ -196,6 +220,7 @@ def _status(challenge: str) -> str:
 def _check(access: Access, step: str, reply: Reply, code: int) -> Reply:
     if reply.code != code:
         raise access.refusal(step, reply, about_us=True)
+    access.took(step, reply)
     return reply
 
 
