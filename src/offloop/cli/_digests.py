@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import ssl
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,8 +15,9 @@ from typing import Annotated
 
 from offloop.capture import Record
 from offloop.cli._lines import NoRecords, parsed
+from offloop.cli._probe import Probe, advice, sample
 from offloop.digest import Digest, Preceding
-from offloop.errors import MissingExtra, OffloopError
+from offloop.errors import ConfigError, MissingExtra, OffloopError
 from offloop.gathering import Gathering
 from offloop.mailing.redaction import DEFAULT_PATTERNS
 from offloop.mailing.sink import MailSink
@@ -28,7 +32,10 @@ except ImportError as missing:
 
 __all__ = ["app", "digest_of"]
 
+REFUSED = 1
 FAILED = 2
+INTERRUPTED = 130
+_WIDE = 18
 
 app = typer.Typer(help="See how a digest looks, and whether one arrives.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -41,6 +48,9 @@ def _told(command: str) -> Iterator[None]:
     except (OffloopError, OSError, ValueError) as error:  # the last: a level of no such name
         sys.stderr.write(f"offloop mail {command}: {error}\n")
         raise typer.Exit(FAILED) from error
+    except KeyboardInterrupt as error:
+        sys.stderr.write(f"offloop mail {command}: interrupted\n")
+        raise typer.Exit(INTERRUPTED) from error
 
 
 @app.command()
@@ -89,6 +99,82 @@ def preview(  # noqa: PLR0913 - the command's options
                 path.write_bytes(content)
         if html is text is mail is None:
             typer.echo(f"Subject: {written['Subject']}\n\n{shown['plain'].decode()}", nl=False)
+
+
+@app.command()
+def test(  # noqa: PLR0913 - the command's options
+    host: Annotated[str, typer.Argument(metavar="HOST", help="The mail server.")],
+    port: Annotated[int, typer.Argument(metavar="PORT", min=1, max=65535, help="587, 465 or 25, as a rule.")] = 587,
+    *,
+    sender: Annotated[str, typer.Option("--from", metavar="ADDRESS", help="Who writes.")],
+    to: Annotated[list[str], typer.Option("--to", metavar="ADDRESS", help="To whom; may be given several times.")],
+    username: Annotated[str | None, typer.Option("--username", metavar="NAME", help="For AUTH.")] = None,
+    password_variable: Annotated[
+        str, typer.Option("--password-variable", metavar="NAME", help="The environment variable that has the password.")
+    ] = "MAIL_PASSWORD",
+    tls: Annotated[str, typer.Option("--tls", metavar="MODE", help="auto, starttls, implicit or off.")] = "auto",
+    ca: Annotated[Path | None, typer.Option("--ca", metavar="FILE", help="Trust these authorities.")] = None,
+    timeout: Annotated[float, typer.Option("--timeout", min=0.1, metavar="SECONDS", help="For each step.")] = 30.0,
+) -> None:
+    """Send one digest, and tell each step with what the server said to it.
+
+    It goes the way an SMTPSink's mails go. No password is printed, and none goes without TLS.
+
+    Exit code: 0; 1 if the server could not be reached or took no mail; 2 if something that was given can't be used.
+    """
+    with _told("test"):
+        probe = Probe(
+            _tell,
+            host,
+            port,
+            sender=sender,
+            to=to,
+            username=username,
+            password=_password(username, password_variable),
+            tls=tls,
+            tls_context=_trusting(ca),
+            connect_timeout=timeout,
+            send_timeout=timeout,
+            level="ERROR",
+        )
+        failure = asyncio.run(_sent(probe))
+    if failure is not None:
+        sys.stderr.write(f"offloop mail test: {failure}\n{advice(failure)}\n")
+        raise typer.Exit(REFUSED)
+
+
+async def _sent(probe: Probe) -> Exception | None:
+    batch = digest_of(sample(), probe)
+    try:
+        await probe.open()
+        await probe.send(batch)
+    except (OffloopError, OSError) as error:
+        return error
+    finally:
+        await probe.aclose()
+    _tell("Message-ID", f"<{batch.key}@{probe.sender.domain}>")
+    return None
+
+
+def _tell(step: str, said: str) -> None:
+    # Each step as it happens: the next one may take its time.
+    sys.stdout.write(f"{step:{_WIDE}} {said}\n")
+    sys.stdout.flush()
+
+
+def _password(username: str | None, variable: str) -> str | None:
+    """What the environment has for the user; a command line can be read by others."""
+    if username is None:
+        return None
+    password = os.environ.get(variable)
+    if password is None:
+        msg = f"--username needs a password in the environment variable {variable}, which is not set"
+        raise ConfigError(msg)
+    return password
+
+
+def _trusting(ca: Path | None) -> ssl.SSLContext | None:
+    return None if ca is None else ssl.create_default_context(cafile=str(ca))
 
 
 def digest_of(records: Sequence[Record], sink: MailSink) -> Batch:

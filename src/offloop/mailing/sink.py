@@ -146,6 +146,11 @@ class MailSink(Sink):
         self._worker = Worker(f"offloop-{type(self).__name__}")
         self._progress = Progress()
 
+    @property
+    def sender(self) -> Mailbox:
+        """Who writes."""
+        return self._letter.sender
+
     def default_formatter(self) -> logging.Formatter:
         """Lines for people, those of a message kept apart."""
         return TextFormatter(multiline=True)
