@@ -294,6 +294,7 @@ class TestSMTPSink(SinkContract):
     heal = TCPContract.heal
 
 
+@pytest.mark.once
 class TestSMTPSinkPipelined(TestSMTPSink):
     @pytest.fixture(autouse=True)
     async def server(self) -> AsyncIterator[None]:

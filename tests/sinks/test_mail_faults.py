@@ -173,6 +173,7 @@ async def test_fault_of_the_connection(fault: str, seen: int) -> None:
     assert taken(desk) == dict.fromkeys(OPS, 2)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("at", [1, *range(18, 200, 13), 1_000, 30_000])
 async def test_cut_in_the_midst(at: int) -> None:
     """A connection that breaks after so many bytes, in or after any command or the mail, costs and doubles no mail."""

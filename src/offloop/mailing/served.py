@@ -12,6 +12,7 @@ from offloop.errors import ConfigError, DeliveryError, SinkFailure, TemporaryFai
 from offloop.mailing.access import Access, Unauthorized
 from offloop.mailing.client import Session
 from offloop.mailing.outcome import Outcome
+from offloop.mailing.routes import To
 from offloop.mailing.sink import MailOptions, MailSink
 from offloop.mailing.wire import Envelope
 from offloop.policies import at_least
@@ -31,7 +32,7 @@ class ServedSink(MailSink):
         accesses: Sequence[Access],
         *,
         sender: str,
-        to: str | Sequence[str],
+        to: To,
         idle_timeout: float,
         **mail: Unpack[MailOptions],
     ) -> None:

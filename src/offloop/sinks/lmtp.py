@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from typing import Unpack, cast
 
 from offloop import net
@@ -11,6 +10,7 @@ from offloop.errors import ConfigError
 from offloop.mailing.access import Access
 from offloop.mailing.client import LocalSession, Session
 from offloop.mailing.opening import opened_locally
+from offloop.mailing.routes import To
 from offloop.mailing.served import DATA_TIMEOUT, ServedSink, check_host, check_port, step_timeout
 from offloop.mailing.sink import MailOptions
 from offloop.names import Endpoint
@@ -34,7 +34,7 @@ class LMTPSink(ServedSink):
         port: int | None = None,
         *,
         sender: str,
-        to: str | Sequence[str],
+        to: To,
         local_hostname: str | None = None,
         connect_timeout: float = 5.0,
         data_timeout: float = DATA_TIMEOUT,
@@ -48,7 +48,7 @@ class LMTPSink(ServedSink):
             path_or_host: The path of a Unix socket; with a `port`, a host name or an address.
             port: None for a Unix socket. LMTP has none of its own, and never 25; 24 is usual.
             sender: `app@example.org`, or `App <app@example.org>`.
-            to: One such address, or several.
+            to: One such address, or several; a `Recipient` in place of one gets only what is of a level and a logger.
             local_hostname: What the server is told as our name. None: the address that the connection comes from, or
                 "localhost" on a Unix socket.
             connect_timeout: Seconds for name and connection together.

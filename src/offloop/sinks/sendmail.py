@@ -11,6 +11,7 @@ from typing import Any, Unpack
 from offloop.errors import ConfigError, TemporaryFailure
 from offloop.mailing.command import Run
 from offloop.mailing.outcome import Outcome
+from offloop.mailing.routes import To
 from offloop.mailing.served import step_timeout
 from offloop.mailing.sink import MailOptions, MailSink
 from offloop.mailing.wire import Envelope
@@ -31,7 +32,7 @@ class SendmailSink(MailSink):
         command: str | Sequence[str] = "/usr/sbin/sendmail",
         *,
         sender: str,
-        to: str | Sequence[str],
+        to: To,
         **mail: Unpack[MailOptions],
     ) -> None:
         """Say which command, and who writes to whom. Nothing is started yet.
@@ -40,7 +41,7 @@ class SendmailSink(MailSink):
             command: A program, or one with its first arguments: `["/usr/bin/msmtp", "-a", "work"]`. There is no shell.
                 It is given `-i -f SENDER -- RECIPIENT...` and the mail, with LF at the end of lines.
             sender: `app@example.org`, or `App <app@example.org>`.
-            to: One such address, or several.
+            to: One such address, or several; a `Recipient` in place of one gets only what is of a level and a logger.
             **mail: As for every sink that sends mails (`MailSink`), and for every `Sink`. `send_timeout` is 60 s here
                 and bounds each step by itself: building a mail, and a run of the command.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import ssl
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Unpack, cast, get_args
 
 from offloop import net
@@ -13,6 +13,7 @@ from offloop.errors import ConfigError, DeliveryError, SinkFailure, TemporaryFai
 from offloop.mailing.access import TLS, Access
 from offloop.mailing.client import Session
 from offloop.mailing.opening import opened
+from offloop.mailing.routes import To
 from offloop.mailing.served import DATA_TIMEOUT, ServedSink, check_host, check_port, step_timeout
 from offloop.mailing.sink import MailOptions
 from offloop.names import Endpoint
@@ -41,7 +42,7 @@ class SMTPSink(ServedSink):
         port: int = 587,
         *,
         sender: str,
-        to: str | Sequence[str],
+        to: To,
         username: str | None = None,
         password: str | None = None,
         token: Callable[[], str | Awaitable[str]] | None = None,
@@ -62,7 +63,7 @@ class SMTPSink(ServedSink):
             port: 587 for submission, 465 for implicit TLS, 25 for a relay.
             sender: `app@example.org`, or `App <app@example.org>`. What stands before the @ may be other than ASCII
                 where the server offers SMTPUTF8.
-            to: One such address, or several.
+            to: One such address, or several; a `Recipient` in place of one gets only what is of a level and a logger.
             username: For AUTH; goes with `password` or `token`.
             password: For AUTH. It never goes over a connection without TLS.
             token: A function, async or not, that gives an OAuth 2.0 access token, for AUTH by XOAUTH2 or OAUTHBEARER in
