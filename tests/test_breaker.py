@@ -184,6 +184,18 @@ async def test_what_the_destination_asked_for_is_kept_while_it_is_open(log: logg
     assert counts.printed + counts.lost == 1
 
 
+async def test_what_is_put_off_is_no_outage(log: logging.Logger) -> None:
+    """A destination that answers "later" is there: its breaker stays closed, and nothing is diverted."""
+    later = TemporaryFailure("greylisted", retry_after=0.001, outage=False)
+    fallback = MemorySink(name="other")
+    sink = FaultySink(*[later] * 9, retry=SOON, breaker=Breaker(2, NEVER), name="sink", fallback=fallback)
+    async with Pipeline(sink, logger=log) as pipeline:
+        log.info("late")
+        await pipeline.flush(5)
+        assert pipeline.stats().sinks["sink"].state == "connected"
+    assert (sink.messages, fallback.messages) == (["late"], [])
+
+
 @pytest.mark.parametrize("answer", [PermanentFailure("no"), lambda batch: _refuse_all(batch)])
 async def test_a_probe_that_is_refused_is_followed_by_the_next(log: logging.Logger, answer: Any) -> None:
     """The sink is there, though nothing is delivered: other records need not wait."""

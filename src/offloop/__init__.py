@@ -28,11 +28,14 @@ from offloop.sinks.tcp import TCPSink
 from offloop.spool import Spool
 
 if TYPE_CHECKING:
+    from offloop.mailing.redaction import DEFAULT_PATTERNS
+    from offloop.mailing.routes import Recipient
     from offloop.sinks.lmtp import LMTPSink
     from offloop.sinks.sendmail import SendmailSink
     from offloop.sinks.smtp import SMTPSink
 
 __all__ = [
+    "DEFAULT_PATTERNS",
     "Batch",
     "Batching",
     "Breaker",
@@ -52,6 +55,7 @@ __all__ = [
     "Preceding",
     "QueueHandler",
     "QueueListener",
+    "Recipient",
     "Report",
     "Retry",
     "SMTPSink",
@@ -67,7 +71,9 @@ __all__ = [
 
 
 _MAIL = {
+    "DEFAULT_PATTERNS": "offloop.mailing.redaction",
     "LMTPSink": "offloop.sinks.lmtp",
+    "Recipient": "offloop.mailing.routes",
     "SMTPSink": "offloop.sinks.smtp",
     "SendmailSink": "offloop.sinks.sendmail",
 }

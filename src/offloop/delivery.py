@@ -334,7 +334,11 @@ class Delivery:
         self.failures += 1
         delay, asked = self._sink.retry.delay(self.failures), getattr(error, "retry_after", None) or 0.0
         fatal = isinstance(error, SinkFailure) and not isinstance(error, _Unopened)
-        opened = self.circuit.failed(max(delay, asked), fatal=fatal)
+        if getattr(error, "outage", True):
+            opened = self.circuit.failed(max(delay, asked), fatal=fatal)
+        else:
+            opened = False
+            self.circuit.answered()
         if not self.circuit.closed:
             state, delay = "open", self.circuit.wait
         if opened:

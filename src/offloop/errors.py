@@ -58,11 +58,13 @@ class TemporaryFailure(DeliveryError):
     Args:
         message: What happened, for diagnostics.
         retry_after: Seconds the destination asked us to wait, None if it did not say. The next attempt is not earlier.
+        outage: Whether it may be away. False: it is there, and puts this batch off: the breaker does not count that.
     """
 
-    def __init__(self, message: str = "", *, retry_after: float | None = None) -> None:
+    def __init__(self, message: str = "", *, retry_after: float | None = None, outage: bool = True) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.outage = outage
 
 
 class PermanentFailure(DeliveryError):

@@ -14,8 +14,10 @@ import pytest
 from typer.testing import CliRunner
 
 from helpers import record_of
+from mailservers import DROP, aiosmtpd, certificates, parsed
 from offloop.cli.app import app
 from offloop.formatters.json import JSONFormatter
+from servers import free_port
 
 
 @pytest.fixture
@@ -97,3 +99,79 @@ def test_stdin_is_read(file: Path) -> None:
     command = [sys.executable, "-m", "offloop.cli", "mail", "preview", "-"]
     result = subprocess.run(command, input=file.read_bytes(), capture_output=True, check=True)
     assert b"31 errors" in result.stdout
+
+
+def send(port: int, *more: str, env: dict[str, str] | None = None) -> Any:
+    arguments = ["mail", "test", "127.0.0.1", str(port), "--from", "app@a.example", "--to", "ops@b.example", *more]
+    return CliRunner().invoke(app, arguments, env=env)
+
+
+def test_each_step_is_told() -> None:
+    """What the server said to each, with the terms of TLS; the password nowhere."""
+    made = certificates("127.0.0.1")
+    with aiosmtpd(tls_context=made.server, login=("app-user", "s3cret-pass")) as desk:
+        options = ["--tls", "starttls", "--ca", str(made.authority), "--username", "app-user"]
+        result = send(desk.port, *options, env={"MAIL_PASSWORD": "s3cret-pass"})
+    assert result.exit_code == 0, result.output
+    steps = [line.split()[0] for line in result.stdout.splitlines()]
+    assert steps == [
+        "connect",
+        "greeting",
+        "EHLO",
+        "STARTTLS",
+        "TLS",
+        "EHLO",
+        "AUTH",
+        "MAIL",
+        "RCPT",
+        "DATA",
+        "mail",
+        "Message-ID",
+    ]
+    assert "TLSv1." in result.stdout
+    assert "certificate of 127.0.0.1 by trustme" in result.stdout
+    assert "s3cret-pass" not in result.output
+    (mail,) = map(parsed, desk.mails)
+    assert mail["Message-ID"] in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "reply", "said"),
+    [
+        ("RCPT", "550 no such user", "The server refuses this mail for good"),
+        ("RCPT", "450 greylisted", "puts it off"),
+        ("MAIL", "530 log in first", "The server wants no mail from us"),
+        ("DATA", DROP, "The server can't be reached, or broke off"),
+    ],
+)
+def test_refusal_is_explained(command: str, reply: str, said: str) -> None:
+    """What the server said, and what a person may do about it; exit code 1."""
+    with aiosmtpd() as desk:
+        desk.answer(command, reply)
+        result = send(desk.port)
+    assert result.exit_code == 1
+    assert reply == DROP or reply in result.stderr
+    assert said in result.stderr
+
+
+def test_tls_is_explained() -> None:
+    """No offer, and a certificate that nobody vouches for."""
+    made = certificates("127.0.0.1")
+    with aiosmtpd() as desk:
+        assert "Try --tls implicit" in send(desk.port, "--tls", "starttls").stderr
+    with aiosmtpd(tls_context=made.server) as desk:
+        assert "Its certificate is not accepted" in send(desk.port, "--tls", "starttls").stderr
+
+
+def test_password_is_not_asked_of_the_command_line() -> None:
+    """The variable that is missing is named."""
+    result = send(1, "--username", "app-user", "--password-variable", "NOT_THERE")
+    assert (result.exit_code, "NOT_THERE" in result.stderr) == (2, True)
+
+
+def test_server_that_is_not_there_is_named() -> None:
+    """With the port, and exit code 1."""
+    port = free_port()
+    result = send(port)
+    assert result.exit_code == 1
+    assert f"127.0.0.1:{port}" in result.stderr

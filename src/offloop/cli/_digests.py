@@ -46,7 +46,7 @@ def _told(command: str) -> Iterator[None]:
     try:
         yield
     except (OffloopError, OSError, ValueError) as error:  # the last: a level of no such name
-        sys.stderr.write(f"offloop mail {command}: {error}\n")
+        sys.stderr.write(f"offloop mail {command}: {str(error).removeprefix('Probe: ')}\n")
         raise typer.Exit(FAILED) from error
     except KeyboardInterrupt as error:
         sys.stderr.write(f"offloop mail {command}: interrupted\n")
@@ -101,8 +101,8 @@ def preview(  # noqa: PLR0913 - the command's options
             typer.echo(f"Subject: {written['Subject']}\n\n{shown['plain'].decode()}", nl=False)
 
 
-@app.command()
-def test(  # noqa: PLR0913 - the command's options
+@app.command("test")
+def send(  # noqa: PLR0913, S107 - the command's options; a variable's name
     host: Annotated[str, typer.Argument(metavar="HOST", help="The mail server.")],
     port: Annotated[int, typer.Argument(metavar="PORT", min=1, max=65535, help="587, 465 or 25, as a rule.")] = 587,
     *,

@@ -53,7 +53,7 @@ def sample(now: float | None = None) -> list[Record]:
         (logging.INFO, 1.0, "this record of a lower level came before the error"),
         (logging.ERROR, 0.0, "offloop mail test: this is how an error looks; nothing is wrong"),
     )
-    records = [logging.LogRecord("offloop.test", level, __file__, 1, text, (), None) for level, _, text in lines]
+    records = [logging.LogRecord("offloop.test", level, "offloop", 0, text, (), None) for level, _, text in lines]
     for record, (_, before, _) in zip(records, lines, strict=True):
         record.created = now - before
     return [restore(capture(record)) for record in records]

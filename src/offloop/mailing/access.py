@@ -106,7 +106,9 @@ class Access:
         said = f"{self.where}: {step}: the server said {reply.code} {self.clean(reply.text)}"
         if not 500 <= reply.code < 600:  # noqa: PLR2004 - what is no permanent failure may be better later
             greylisted = mail and 400 <= reply.code < 500 and reply.code != _CLOSING  # noqa: PLR2004
-            return TemporaryFailure(said, retry_after=self.greylist_wait if greylisted else None)
+            if greylisted:
+                return TemporaryFailure(said, retry_after=self.greylist_wait, outage=False)
+            return TemporaryFailure(said)
         if reply.code == _BAD_CREDENTIALS:
             return Unauthorized(said)
         if reply.code in _ABOUT_US or (about_us and reply.code != _TOO_LARGE):

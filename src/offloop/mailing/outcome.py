@@ -57,7 +57,8 @@ def all_failed(failures: Mapping[str, DeliveryError]) -> DeliveryError:
     said = "; ".join(dict.fromkeys(map(str, failures.values())))
     kinds = {type(failure) for failure in failures.values()}
     if TemporaryFailure in kinds:
-        return TemporaryFailure(said, retry_after=_wait(failures))
+        wait = _wait(failures)
+        return TemporaryFailure(said, retry_after=wait, outage=wait is None)
     return PermanentFailure(said) if kinds == {PermanentFailure} else SinkFailure(said)
 
 

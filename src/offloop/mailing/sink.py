@@ -119,6 +119,9 @@ class MailSink(Sink):
         if digest is not None:
             sink.setdefault("batching", _ONE_DIGEST)
         super().__init__(**sink)
+        if digest is not None and self.batching.max_wait:
+            msg = f"{owner}batching.max_wait: a digest has a schedule of its own: leave it out, or give digest=None"
+            raise ConfigError(msg)
         at_least(owner, "max_bytes", max_bytes, _MIN_BYTES, "bytes")
         self.digest = digest
         self.preceding = preceding if digest is not None else None
@@ -202,7 +205,8 @@ class MailSink(Sink):
         self._say_refused(outcome.refused)
         if not outcome.owed:
             return None
-        return TemporaryFailure("; ".join(dict.fromkeys(outcome.owed.values())), retry_after=outcome.retry_after)
+        said = "; ".join(dict.fromkeys(outcome.owed.values()))
+        return TemporaryFailure(said, retry_after=outcome.retry_after, outage=False)
 
     @abstractmethod
     async def ready(self) -> int | None:
