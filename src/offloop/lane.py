@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import compress, islice
 from typing import Protocol
@@ -499,10 +500,27 @@ class Lane:
             self.gathering.landed()
         self.backlog.land()
 
-    def _compile(self, batch: Batch, run: Run) -> None:
+    async def _compile(self, batch: Batch, run: Run) -> None:
         """Say in the batch what there is to tell of each kind in it."""
         if self.gathering is not None:
-            batch.gathered = self.gathering.gather(batch.records, closing=run.shutdown.begun)
+            pieces = self.gathering.gather(batch.records, closing=run.shutdown.begun)
+
+            def step(deadline: float) -> bool:
+                try:
+                    while time.perf_counter() < deadline:
+                        next(pieces)
+                except StopIteration as end:
+                    batch.gathered = end.value
+                    return True
+                return False
+
+            await run.work(step)
+
+    async def _settle_kinds(self, run: Run) -> None:
+        """See to the kinds of what was told."""
+        if self.gathering is not None:
+            pieces = self.gathering.settle()
+            await run.work(lambda deadline: all(time.perf_counter() < deadline for _ in pieces))
 
     # ----------------------------------------------------------------------------------------------------------------
 
@@ -557,8 +575,9 @@ class Lane:
         self._announce(limit, closings=not run.shutdown.begun)
         batch = await pack(self.sink, self.backlog, self.ledger, self.siblings, run)
         if batch:
-            self._compile(batch, run)
+            await self._compile(batch, run)
             await delivery.deliver(batch)
+            await self._settle_kinds(run)
 
     def _are_givers_done(self, run: Run) -> bool:
         """Whether nothing more comes from other lanes."""
@@ -579,7 +598,7 @@ class Lane:
             ending = self._run is None or self._run.shutdown.begun
             notices = self.losses.notices(limit, works=not self._is_away, ending=ending)
             if closings and self.gathering is not None:
-                notices += self.gathering.closings()[: max(0, limit - len(notices))]
+                notices += self.gathering.closings(limit - len(notices))
             self.ledger.begin()
             more = self.backlog.announce(notices)
             self.ledger.offered += more
@@ -646,5 +665,8 @@ class Lane:
 
 
 def _now() -> float:
-    """The time by the clock of the loop that runs."""
-    return asyncio.get_running_loop().time()
+    """The time by the clock of the loop that runs; at exit none does, and a loop's clock is this one."""
+    try:
+        return asyncio.get_running_loop().time()
+    except RuntimeError:
+        return time.monotonic()
