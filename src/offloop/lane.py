@@ -34,6 +34,7 @@ __all__ = ["Awaited", "Lane"]
 
 _LAST_CHANCE = 0.05  # seconds before the deadline of a shutdown in which no new attempt begins
 _AWAY = frozenset({"retrying", "failing", "open", "probing"})
+_REST = 1.0  # seconds in which a disk should have given what goes with the last mail
 _PLACES = 2  # where records are lost: here, and in the queue
 
 
@@ -453,6 +454,16 @@ class Lane:
         return not self._pending() and self._silence is None
 
     @property
+    def _expects_more(self) -> bool:
+        """Whether more joins the backlog soon."""
+        return False
+
+    @property
+    def _flushing(self) -> bool:
+        """Whether somebody waits for all that is held."""
+        return self.backlog.flushing
+
+    @property
     def _is_away(self) -> bool:
         """Whether the last attempt failed."""
         return self.ledger.state in _AWAY
@@ -657,11 +668,16 @@ class Lane:
 
     async def _hold_back(self, run: Run, gathering: Gathering) -> None:
         """Wait until the next digest is due."""
-        while not (self.backlog.flushing or run.shutdown.begun):
+        while not (self._flushing or run.shutdown.begun):
             left = min((wait for wait in (gathering.wait(), self._silence) if wait is not None), default=0.0)
             if left <= 0:
                 return
             await self._sleep(left)
+        # One mail, rather than one of what is here by now and another of the rest.
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _REST
+        while self._expects_more and loop.time() < until and not run.shutdown.over:
+            await self._sleep(until - loop.time())
 
 
 def _now() -> float:
