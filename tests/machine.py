@@ -27,10 +27,14 @@ from hypothesis.stateful import run_state_machine_as_test
 FOLDER = Path(__file__).parent
 sys.path[:0] = [str(FOLDER), str(FOLDER.parent)]
 
-import test_ledger_machine as machines  # noqa: E402 - found by the path above
+import test_gathered_machine as gathered  # noqa: E402 - found by the path above
+import test_ledger_machine as machines  # noqa: E402
 from interleaving import awaits  # noqa: E402
 
-KINDS = (machines.PipelineMachine, machines.AloneMachine, machines.RefusedMachine, machines.SpooledMachine)
+KINDS = (
+    *(machines.PipelineMachine, machines.AloneMachine, machines.RefusedMachine, machines.SpooledMachine),
+    *(gathered.GatheredMachine, gathered.SpooledGatheredMachine),
+)
 MACHINES = {machine.name: machine for machine in KINDS}
 STEPS = 16
 PIECE = 500  # examples
@@ -113,6 +117,7 @@ def missing(counts: Counts) -> list[str]:
     }
     wanted |= {("breaker", what) for what in ("opened", "probing", "closed")}
     wanted |= {("waits as", "a record"), ("waits as", "a snapshot"), ("notices", "told all"), ("disk", "mended")}
+    wanted |= {("digest", what) for what in gathered.WANTED}
     wanted |= {("rule", name) for name in machines.RULES}
     return [f"{kind}: {name}" for kind, name in sorted(wanted) if not counts[kind, name]]
 
@@ -145,8 +150,15 @@ def main() -> int:
     seed = random.randrange(2**31) if given.seed is None else given.seed
     started = time.monotonic()
     total, failed = Counts(), list[str]()
-    few = given.examples // 8
-    pieces = (("memory", given.examples - 2 * few), ("alone", few), ("refused", few), ("spool", given.spooled))
+    few, digests, on_disk = given.examples // 8, given.examples // 10, given.spooled // 5
+    pieces = (
+        ("memory", given.examples - 2 * few - digests),
+        ("alone", few),
+        ("refused", few),
+        ("gathered", digests),
+        ("spool", given.spooled - on_disk),
+        ("spooled digests", on_disk),
+    )
     for machine, examples in pieces:
         each = -(-examples // given.processes)
         jobs = [(machine, each, seed + number * 1_000_003) for number in range(given.processes)]

@@ -41,6 +41,7 @@ from offloop import (
     TemporaryFailure,
 )
 from offloop.capture import Record, made
+from offloop.gathering import DIGEST_LOGGER
 from offloop.losses import LOSS_LOGGER, QUEUE, Losses
 from offloop.spooled_lane import SpooledLane
 from offloop.testing import MemorySink
@@ -66,6 +67,7 @@ RETRIES = (
     Retry(initial=0.0, maximum=0.0, give_up_after=0.3),
 )
 BREAKERS = tuple(Breaker(failures, probe) for failures, probe in product((2, 3), (None, 0.5)))
+NOTICES = frozenset({LOSS_LOGGER, DIGEST_LOGGER})
 TOLD = frozenset({"overflow", "shed", "expired", "rejected", "corrupt", "shutdown"})
 SEND_TIMEOUT = 1.0
 SLOW = SEND_TIMEOUT / 4
@@ -183,6 +185,13 @@ class Witness(MemorySink):
         """Whose records these are, where nothing is said: the first sink's, if it fell back on this one."""
         return SINKS[0] if self.name == OTHER else self.name or ""
 
+    def number(self, *, once: bool) -> tuple[int, int]:
+        """How many records were acknowledged, and of how many it is not known; each `once`, or each time."""
+        return (len(self.acknowledged), len(self.unsure)) if once else (self.acknowledged.total(), self.unsure.total())
+
+    def doubt(self, lane: Any) -> None:
+        """The loop is closed, with what the lane has on its way."""
+
     def heal(self) -> None:
         self.script, self.opening, self.closing = [], [], []
 
@@ -249,22 +258,24 @@ class Witness(MemorySink):
             return
         self.latest.extend(records)
         self.acknowledged.update(numbers)
-        notices = [record for record in records if record.name == LOSS_LOGGER]
+        notices = [record for record in records if record.name in NOTICES]
         self.notices += len(notices)
         self.machine.rumours.hear(self, notices)
         if self.name == OTHER:
             for record in records:
-                if record.name != LOSS_LOGGER:
+                if record.name not in NOTICES:
                     self.handed[origin(self, record)][record.getMessage()] += 1
 
 
 def numbers_of(records: Any) -> list[str]:
     """What was logged of these."""
-    return [record.getMessage() for record in records if record.name != LOSS_LOGGER]
+    return [record.getMessage() for record in records if record.name not in NOTICES]
 
 
 def origin(sink: Witness, record: Any) -> str:
     """The sink whose lane had the record first: a notice from its spool may go to its fallback, or be refused."""
+    if record.name == DIGEST_LOGGER:
+        return sink.name or ""
     return getattr(record, "dead_letter_sink", None) or getattr(record, "sink", QUEUE).replace(QUEUE, "") or sink.giver
 
 
@@ -282,8 +293,9 @@ class Rumours:
         """These were acknowledged."""
         for record in notices:
             self.heard[origin(sink, record)] += 1
-            _note(self.told, origin(sink, record), record)
-            self.news = True
+            if record.name == LOSS_LOGGER:
+                _note(self.told, origin(sink, record), record)
+                self.news = True
 
     def doubt(self, sink: Witness, records: Any) -> None:
         """Those among these that are notices may come again."""
@@ -335,6 +347,8 @@ class PipelineMachine(RuleBasedStateMachine):
 
     name = "memory"
     kinds = KINDS
+    witness: type[Witness] = Witness
+    queue_size = QUEUE_SIZE
     ways: tuple[str, ...] = ("fallback", "dead_letters")
     """How each sink hands over to the last one."""
 
@@ -364,13 +378,13 @@ class PipelineMachine(RuleBasedStateMachine):
     def _begin(self, overflow: Any, buffer: Buffer, batching: Batching, retry: Retry, breaker: Breaker) -> None:
         options: dict[str, Any] = {"send_timeout": SEND_TIMEOUT, "buffer": buffer, "batching": batching}
         options |= {"retry": retry, "breaker": breaker}
-        other = Witness(self, name=OTHER, **options)
+        other = self.witness(self, name=OTHER, **options)
         routed = [
-            Witness(self, name=name, spool=self._spool(name), **options, **{way: other})
+            self.witness(self, name=name, spool=self._spool(name), **options, **{way: other})
             for name, way in zip(SINKS, self.ways, strict=False)
         ]
         self.sinks = [*routed, other]
-        self.pipeline = Pipeline(*routed, logger=self.log, queue_size=QUEUE_SIZE, overflow=overflow)
+        self.pipeline = Pipeline(*routed, logger=self.log, queue_size=self.queue_size, overflow=overflow)
         self.lanes = self.pipeline.listener._lanes
         for lane in self.lanes:
             # When a notice is due is a matter of the loop's time here.
@@ -531,7 +545,7 @@ class PipelineMachine(RuleBasedStateMachine):
             handed = sum(getattr(counts, FATES[way]) for counts, way in zip(routed, self.ways, strict=True))
             assert other.offered - other.notices == handed
             # A slice that was interrupted has as many in its hand.
-            assert stats.intake.pending <= 2 * QUEUE_SIZE + 2
+            assert stats.intake.pending <= 2 * self.queue_size + 2
             self.rumours.check(stats)
             self.look_at_breakers()
             assert not stats.intake.dropped.get("shed", {}).keys() - {"DEBUG", "INFO"}
@@ -579,8 +593,7 @@ class PipelineMachine(RuleBasedStateMachine):
         repeated = sum(giver.recovered for giver in report.sinks.values()) if sink is other else 0
         assert again.total() <= repeated, again
         # What was taken when its loop was abandoned may have been dropped since, for all that the lane knows.
-        acknowledged = sink.acknowledged.total() if sink is other else len(sink.acknowledged)
-        unsure = sink.unsure.total() if sink is other else len(sink.unsure)
+        acknowledged, unsure = sink.number(once=sink is not other)
         acknowledged += sink.notices
         doubtful = sink.doubtful_notices
         assert counts.delivered - counts.recovered <= acknowledged <= counts.delivered + unsure + doubtful
@@ -645,7 +658,7 @@ class PipelineMachine(RuleBasedStateMachine):
                 await self.pipeline.flush(0.5)
 
     async def _put(self, item: Any) -> None:
-        if self.pipeline.stats().intake.pending < QUEUE_SIZE:
+        if self.pipeline.stats().intake.pending < self.queue_size:
             self.listener.queue.put_nowait(item)
             self.odd += 1
         if self.listener.running:
@@ -713,7 +726,8 @@ class PipelineMachine(RuleBasedStateMachine):
                 if sink.spool is not None:
                     flying += [record for record in sink.latest if record not in flying]
                 sink.unsure.update(set(numbers_of(flying)))
-                sink.doubtful_notices += sum(record.name == LOSS_LOGGER for record in flying)
+                sink.doubtful_notices += sum(record.name in NOTICES for record in flying)
+                sink.doubt(lane)
                 self.rumours.doubt(sink, flying)
                 tally.add("loop", "abandoned while records were in flight", bool(flying))
         for task in asyncio.all_tasks(self.loop):
@@ -757,6 +771,8 @@ class SpooledMachine(PipelineMachine):
     """The same with a spool behind each sink: one for outages, one that stores everything."""
 
     name = "spool"
+    patience = 600
+    """Seconds after which all is to be delivered."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -803,11 +819,11 @@ class SpooledMachine(PipelineMachine):
         self.mend_the_disk()
         await self._start()
         stats = self.pipeline.stats()
-        for _ in range(600):
+        for _ in range(self.patience):
             stats = self.pipeline.stats()
             if not any(counts.spooled or counts.pending for counts in stats.sinks.values()):
                 break
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(self.patience / 600)
         else:
             raise AssertionError(f"not drained: {stats}")
         return await super()._finish()

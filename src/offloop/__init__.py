@@ -28,14 +28,12 @@ from offloop.sinks.tcp import TCPSink
 from offloop.spool import Spool
 
 if TYPE_CHECKING:
-    from offloop.mailing.redaction import DEFAULT_PATTERNS
     from offloop.mailing.routes import Recipient
     from offloop.sinks.lmtp import LMTPSink
     from offloop.sinks.sendmail import SendmailSink
     from offloop.sinks.smtp import SMTPSink
 
 __all__ = [
-    "DEFAULT_PATTERNS",
     "Batch",
     "Batching",
     "Breaker",
@@ -71,7 +69,6 @@ __all__ = [
 
 
 _MAIL = {
-    "DEFAULT_PATTERNS": "offloop.mailing.redaction",
     "LMTPSink": "offloop.sinks.lmtp",
     "Recipient": "offloop.mailing.routes",
     "SMTPSink": "offloop.sinks.smtp",

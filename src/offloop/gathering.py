@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 from offloop import diagnostics
 from offloop.capture import Record, message_of, restore, text_of
@@ -32,6 +33,7 @@ _PARTS = 24  # of the time in which the rate is counted
 _MAX_LEADS = 1_000
 _TITLE = 100  # characters of a message
 _MAX_KNOWN = 4_096
+_MAX_CLOSINGS = 100  # in one mail
 _LOSSES = kind_of(LOSS_LOGGER)
 
 
@@ -74,7 +76,7 @@ class Fold:
     Attributes:
         counts: How many, by level number.
         last: When the last of them was logged, in seconds since the epoch.
-        rate: How many were logged when; the records held whole are counted too.
+        rate: How many were logged when.
         rows: Their numbers in the spool, if they are there.
     """
 
@@ -96,7 +98,16 @@ class _Pile:
     first: int
     is_stored: bool
     whole: int = 1
-    fold: Fold = field(default_factory=Fold)
+    fold: Fold | None = None
+
+
+@dataclass(slots=True)
+class _News:
+    """What a mail told: the records, which of them the sink left out, and what went with which."""
+
+    records: Sequence[Record]
+    filtered: set[int]
+    folds: Mapping[int, Fold]
 
 
 def gathering_of(sink: Sink, clock: Callable[[], float]) -> Gathering | None:
@@ -131,6 +142,8 @@ class Gathering:
         self._folds: dict[int, Fold] = {}
         self._preceding: dict[int, tuple[Record, ...]] = {}
         self._closings: dict[str, Record] = {}
+        self._news: deque[_News] = deque()
+        self._settling: Iterator[None] | None = None
         self._flying: dict[str, bool] = {}  # the kinds of the mail under way, and whether it says that they are over
         self._whole: Counter[str] = Counter()  # of each kind, how many are held whole
         self.folded = 0
@@ -172,12 +185,13 @@ class Gathering:
         pile = self._piles.get(kind)
         if pile is None:
             pile = self._piles[kind] = _Pile(id(record), row is not None)
-            self._folds[id(record)] = pile.fold
             lead = self._leads.pop(kind, ())
             if lead:
                 self._preceding[id(record)] = lead
         elif folds and pile.whole >= _WHOLE and pile.is_stored is (row is not None):
             fold = pile.fold
+            if fold is None:
+                fold = pile.fold = self._folds[pile.first] = Fold()
             fold.counts[level_of(record)] += 1
             fold.last = max(fold.last, created)
             fold.rate.add(created)
@@ -188,7 +202,6 @@ class Gathering:
             return False
         else:
             pile.whole += 1
-        pile.fold.rate.add(created)
         self._kinds[id(record)] = kind
         self._whole[kind] += 1
         return True
@@ -203,18 +216,20 @@ class Gathering:
         """Seconds until the sink may be told of further losses: that is a mail too."""
         return self.schedule.pause(_LOSSES)
 
-    def closings(self) -> list[Record]:
-        """Notices of the kinds that are over, and were said to go on; the same ones until they are told."""
-        due = self.schedule.closing()
-        for kind in self._closings.keys() - set(due):
+    def closings(self, limit: int) -> list[Record]:
+        """At most so many notices of the kinds that are over, and were said to go on; the same until they are told."""
+        due = dict.fromkeys(self.schedule.closing())
+        for kind in [kind for kind in self._closings if kind not in due]:
             del self._closings[kind]
         for kind in due:
+            if len(self._closings) >= min(limit, _MAX_CLOSINGS):
+                break
             if kind not in self._closings:
                 self._closings[kind] = self._closing(kind)
-        return list(self._closings.values())
+        return list(self._closings.values())[: max(0, limit)]
 
-    def gather(self, records: Sequence[Record], *, closing: bool) -> Gathered:
-        """What a mail with these records, which are about to fly, is to tell.
+    def gather(self, records: Sequence[Record], *, closing: bool) -> Generator[None, None, Gathered]:
+        """What a mail with these records, which are about to fly, is to tell; in small pieces of work.
 
         Args:
             records: 1 or more, notices among them.
@@ -225,14 +240,18 @@ class Gathering:
         for record in records:
             kind = self._kinds.get(id(record)) or closings.get(id(record)) or self._kind(record)
             parts.setdefault(kind, []).append(record)
-        groups = [self._group(kind, part, closings) for kind, part in parts.items()]
-        self._flying = {group.kind: group.over for group in groups}
+            yield
+        # In each, groups are in the order of their first records.
+        ranks: dict[tuple[int, bool], list[Group]] = {}
         for kind, part in parts.items():
+            group = self._group(kind, part, closings)
+            ranks.setdefault((-group.levelno, group.mails > 0), []).append(group)
+            self._flying[kind] = group.over
             self._piles.pop(kind, None)
             self.schedule.taken(kind, rest=self._whole[kind] > sum(id(record) in self._kinds for record in part))
-        groups.sort(key=lambda group: (-group.levelno, group.mails > 0, group.first))
+            yield
         return Gathered(
-            groups=tuple(groups),
+            groups=tuple(chain.from_iterable(ranks[rank] for rank in sorted(ranks))),
             cap=None if closing else self.schedule.cap(),
             held_since=self.schedule.held_since,
             closing=closing,
@@ -240,43 +259,43 @@ class Gathering:
 
     def landed(self) -> None:
         """The mail was told, or what is left of it waits on."""
-        for kind in self._flying:
-            self.schedule.landed(kind, waiting=kind in self._whole)
-        self._flying = {}
+        for _ in self.settle():
+            pass
 
     # -- what went ---------------------------------------------------------------------------------------------------
 
     def told(self, records: Sequence[Record], filtered: Iterable[Record] = ()) -> Mapping[int, Fold]:
         """A mail with these was taken; gives what went with which of them, by its identity.
 
+        What becomes of their kinds is left for `settle`.
+
         Args:
             records: What it was made of.
             filtered: Those among them that the sink left out.
         """
-        folds = {id(record): self._folds[id(record)] for record in records if id(record) in self._folds}
-        counts: Counter[str] = Counter()
-        closings = {id(record): kind for kind, record in self._closings.items()}
+        folds = {id(record): self._folds.pop(id(record)) for record in records if id(record) in self._folds}
+        self.folded -= sum(fold.count - len(fold.rows) for fold in folds.values())
         out = set(map(id, filtered))
-        for record in records:
-            key = id(record)
-            if key in closings:
-                counts[self._close(closings[key])] += 0
-            elif key not in out:
-                counts[self._kinds.get(key) or self._kind(record)] += 1 + (folds[key].count if key in folds else 0)
-        for kind, count in counts.items():
-            self.schedule.told(kind, count, over=self._flying.get(kind, False))
-        losses = self.schedule.progress(_LOSSES)
-        if losses is not None:
-            losses.over = True  # they have a closing total of their own
-        if counts:
+        if len(out) < len(records):
             self.schedule.mailed()
-        for record in records:
-            self._forget(record, was_told=id(record) not in out)
+        self._news.append(_News(records, out, folds))
         return folds
+
+    def settle(self) -> Iterator[None]:
+        """See to the kinds of what was told, and have those of the mail land, in small pieces of work."""
+        # One for all callers: what one of them left undone another goes on with, and nothing is done twice.
+        if self._settling is None:
+            self._settling = self._settle()
+        yield from self._settling
+        self._settling = None
 
     def lose(self, record: Record) -> Fold | None:
         """It leaves without being told; gives what is held as a number alone behind it."""
-        return self._forget(record, was_told=False)
+        fold = self._folds.pop(id(record), None)
+        if fold is not None:
+            self.folded -= fold.count - len(fold.rows)
+        self._forget(record, fold, was_told=False)
+        return fold
 
     def untold(self, record: Record) -> bool:
         """This one is lost. If it was a notice that a kind is over, nobody is told of that; False if it was none."""
@@ -288,8 +307,7 @@ class Gathering:
 
     def clear(self) -> None:
         """Nothing waits any longer; how far it has come with each kind is still known."""
-        for kind in self._flying:
-            self.schedule.landed(kind, waiting=False)
+        self.landed()
         for kind in self._whole:
             self.schedule.gone(kind)
         for held in (self._chunk, self._piles, self._kinds, self._folds, self._preceding, self._flying, self._whole):
@@ -298,25 +316,54 @@ class Gathering:
 
     # ----------------------------------------------------------------------------------------------------------------
 
-    def _forget(self, record: Record, *, was_told: bool) -> Fold | None:
+    def _settle(self) -> Iterator[None]:
+        while self._news:
+            news = self._news.popleft()
+            counts: Counter[str] = Counter()
+            yield from self._count(news, counts)
+            for kind, count in counts.items():
+                self.schedule.told(kind, count, over=self._flying.get(kind, False))
+                yield
+            losses = self.schedule.progress(_LOSSES)
+            if losses is not None:
+                losses.over = True  # they have a closing total of their own
+            for record in news.records:
+                self._forget(record, news.folds.get(id(record)), was_told=id(record) not in news.filtered)
+                yield
+        while self._flying:
+            kind, _ = self._flying.popitem()
+            self.schedule.landed(kind, waiting=kind in self._whole)
+            yield
+        yield from self.schedule.pass_over()
+
+    def _count(self, news: _News, counts: Counter[str]) -> Iterator[None]:
+        """How many were told of each kind."""
+        closings = {id(record): kind for kind, record in self._closings.items()}
+        for record in news.records:
+            key = id(record)
+            if key in closings:
+                counts[self._close(closings[key])] += 0
+            elif key not in news.filtered:
+                fold = news.folds.get(key)
+                counts[self._kinds.get(key) or self._kind(record)] += 1 if fold is None else 1 + fold.count
+            yield
+
+    def _forget(self, record: Record, fold: Fold | None, *, was_told: bool) -> None:
         key = id(record)
         kind = self._kinds.pop(key, None)
         self._preceding.pop(key, None)
-        fold = self._folds.pop(key, None)
-        if kind is not None:
-            pile = self._piles.get(kind)
-            if pile is not None and pile.first == key:
-                del self._piles[kind]
-            self._whole[kind] -= 1
-            if not self._whole[kind]:
-                del self._whole[kind]
-                self.schedule.gone(kind)
-            if not was_told and kind in self._flying:
-                # Another part of the mail says how many there were, these among them.
-                self.schedule.passed(kind, 1 if fold is None else 1 + fold.count)
-        if fold is not None:
-            self.folded -= fold.count - len(fold.rows)
-        return fold
+        if kind is None:
+            return
+        pile = self._piles.get(kind)
+        if pile is not None and pile.first == key:
+            del self._piles[kind]
+        self._whole[kind] -= 1
+        if not self._whole[kind]:
+            del self._whole[kind]
+            self.schedule.gone(kind)
+        if not was_told and kind in self._flying:
+            # Another part of the mail says how many there were, these among them.
+            self.schedule.passed(kind, 1 if fold is None else 1 + fold.count)
 
     def _close(self, kind: str) -> str:
         """The notice that this kind is over is done with; gives the kind."""
@@ -344,7 +391,8 @@ class Gathering:
         counts: Counter[int] = Counter()
         for share in shares:
             counts.update(share)
-        moments = [_created(record) for record in records]
+        closes = all(id(record) in closings for record in records)
+        moments = [self.schedule.last_of(kind)] if closes else [_created(record) for record in records]
         folds = [fold for record in records if (fold := self._folds.get(id(record))) is not None]
         count = counts.total()
         return Group(
@@ -353,7 +401,7 @@ class Gathering:
             counts=dict(counts),
             first=min(moments),
             last=max(*moments, *(fold.last for fold in folds)) if folds else max(moments),
-            rate=_joined([fold.rate for fold in folds]).trimmed(),
+            rate=_rate([] if not count else moments, folds).trimmed(),
             preceding=next((self._preceding[id(one)] for one in records if id(one) in self._preceding), ()),
             since=min(moments) if progress is None else progress.since,
             total=count + (0 if progress is None else progress.total),
@@ -388,10 +436,10 @@ def _created(record: Record) -> float:
     return created if isinstance(created, float) and math.isfinite(created) else time.time()
 
 
-def _joined(rates: Sequence[Rate]) -> Rate:
-    if len(rates) == 1:
-        return rates[0]
-    joined = Rate()
-    for rate in sorted(rates, key=lambda rate: rate.begin):
-        joined.join(rate)
-    return joined
+def _rate(moments: Iterable[float], folds: Iterable[Fold]) -> Rate:
+    rate = Rate()
+    for moment in sorted(moments):
+        rate.add(moment)
+    for fold in sorted(folds, key=lambda fold: fold.rate.begin):
+        rate.join(fold.rate)
+    return rate

@@ -6,6 +6,7 @@ A lane waits for its own sink only, so a hung one delays no other. Everything he
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import compress, islice
 from typing import Protocol
@@ -32,6 +33,7 @@ __all__ = ["Awaited", "Lane"]
 
 _LAST_CHANCE = 0.05  # seconds before the deadline of a shutdown in which no new attempt begins
 _AWAY = frozenset({"retrying", "failing", "open", "probing"})
+_REST = 1.0  # seconds in which a disk should have given what goes with the last mail
 _PLACES = 2  # where records are lost: here, and in the queue
 
 
@@ -448,6 +450,16 @@ class Lane:
         return not self._pending() and self._silence is None
 
     @property
+    def _expects_more(self) -> bool:
+        """Whether more joins the backlog soon."""
+        return False
+
+    @property
+    def _flushing(self) -> bool:
+        """Whether somebody waits for all that is held."""
+        return self.backlog.flushing
+
+    @property
     def _is_away(self) -> bool:
         """Whether the last attempt failed."""
         return self.ledger.state in _AWAY
@@ -495,10 +507,27 @@ class Lane:
             self.gathering.landed()
         self.backlog.land()
 
-    def _compile(self, batch: Batch, run: Run) -> None:
+    async def _compile(self, batch: Batch, run: Run) -> None:
         """Say in the batch what there is to tell of each kind in it."""
         if self.gathering is not None:
-            batch.gathered = self.gathering.gather(batch.records, closing=run.shutdown.begun)
+            pieces = self.gathering.gather(batch.records, closing=run.shutdown.begun)
+
+            def step(deadline: float) -> bool:
+                try:
+                    while time.perf_counter() < deadline:
+                        next(pieces)
+                except StopIteration as end:
+                    batch.gathered = end.value
+                    return True
+                return False
+
+            await run.work(step)
+
+    async def _settle_kinds(self, run: Run) -> None:
+        """See to the kinds of what was told."""
+        if self.gathering is not None:
+            pieces = self.gathering.settle()
+            await run.work(lambda deadline: all(time.perf_counter() < deadline for _ in pieces))
 
     # ----------------------------------------------------------------------------------------------------------------
 
@@ -553,8 +582,9 @@ class Lane:
         self._announce(limit, closings=not run.shutdown.begun)
         batch = await pack(self.sink, self.backlog, self.ledger, self.siblings, run)
         if batch:
-            self._compile(batch, run)
+            await self._compile(batch, run)
             await delivery.deliver(batch)
+            await self._settle_kinds(run)
 
     def _are_givers_done(self, run: Run) -> bool:
         """Whether nothing more comes from other lanes."""
@@ -575,7 +605,7 @@ class Lane:
             ending = self._run is None or self._run.shutdown.begun
             notices = self.losses.notices(limit, works=not self._is_away, ending=ending)
             if closings and self.gathering is not None:
-                notices += self.gathering.closings()[: max(0, limit - len(notices))]
+                notices += self.gathering.closings(limit - len(notices))
             self.ledger.begin()
             more = self.backlog.announce(notices)
             self.ledger.offered += more
@@ -634,13 +664,21 @@ class Lane:
 
     async def _hold_back(self, run: Run, gathering: Gathering) -> None:
         """Wait until the next digest is due."""
-        while not (self.backlog.flushing or run.shutdown.begun):
+        while not (self._flushing or run.shutdown.begun):
             left = min((wait for wait in (gathering.wait(), self._silence) if wait is not None), default=0.0)
             if left <= 0:
                 return
             await self._sleep(left)
+        # One mail, rather than one of what is here by now and another of the rest.
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _REST
+        while self._expects_more and loop.time() < until and not run.shutdown.over:
+            await self._sleep(until - loop.time())
 
 
 def _now() -> float:
-    """The time by the clock of the loop that runs."""
-    return asyncio.get_running_loop().time()
+    """The time by the clock of the loop that runs; at exit none does, and a loop's clock is this one."""
+    try:
+        return asyncio.get_running_loop().time()
+    except RuntimeError:
+        return time.monotonic()

@@ -26,6 +26,7 @@ _MAX_SAVED = 500
 _TITLE = 300  # characters
 _MAX_SAVED_MAILS = 10_000
 _MAX_COUNT = 2**53
+_AT_ONCE = 64  # kinds that are forgotten
 _MAX_STALE = 4  # times as many entries as kinds, before a heap is made anew
 _QUIET = 0.5  # of the pause between two mails: a kind of which nothing came for so long is over
 _HOUR, _DAY = 3600.0, 86_400.0
@@ -83,6 +84,7 @@ class Schedule:
         self._wall = wall
         self._kinds: dict[str, Progress] = {}  # those that were told of last at the end
         self._mails: deque[float] = deque(maxlen=max(digest.hourly or 0, digest.daily or 0))
+        self._going: dict[str, None] = {}  # those of which more than one mail told
         # Heaps of what is to happen with which kind; an entry of which that is no longer true is passed over.
         self._due: list[tuple[float, str]] = []
         self._ends: list[tuple[float, str]] = []
@@ -94,10 +96,13 @@ class Schedule:
         progress = self._kinds.get(kind)
         if progress is None or self._is_forgotten(progress, now):
             progress = self._kinds[kind] = Progress(created, now + self._digest.gather, now)
+            self._going.pop(kind, None)
             self._place(kind, progress)
         elif not progress.waiting:
             if not progress.flying:
                 self._go_on(progress, now, created)
+                if not progress.mails:
+                    self._going.pop(kind, None)
             progress.waiting = True
             self._place(kind, progress)
         progress.last = now
@@ -135,6 +140,8 @@ class Schedule:
         if not (over or progress.in_part):
             progress.pause = min(max(digest.first, 2 * progress.pause), digest.longest)
         progress.in_part = progress.flying
+        if progress.mails > 1:
+            self._going[kind] = None
         progress.due = now + max(progress.pause, digest.first)
         self._place(kind, progress)
 
@@ -152,7 +159,9 @@ class Schedule:
     def wait(self) -> float | None:
         """Seconds until the next mail is due, and the cap allows it; 0 if one is, None if there is nothing to tell."""
         now = self._clock()
-        self._tidy(now)
+        self._forget(now)
+        for _ in self.pass_over():
+            pass
         if not self._due:
             return None
         due, until = self._due[0][0], self._capped(())[0]
@@ -170,11 +179,16 @@ class Schedule:
     def closing(self) -> list[str]:
         """The kinds that are to be told of as over, though nothing more came of them."""
         now = self._clock()
-        return [kind for kind, progress in self._kinds.items() if progress.is_to_close and progress.due <= now]
+        return [kind for kind in self._going if (known := self._kinds[kind]).is_to_close and known.due <= now]
 
     def progress(self, kind: str) -> Progress | None:
         """How far it has come with a kind."""
         return self._kinds.get(kind)
+
+    def last_of(self, kind: str) -> float:
+        """When its last record came, in seconds since the epoch; now, if it is not known."""
+        progress, now = self._kinds.get(kind), self._clock()
+        return self._wall() - (0.0 if progress is None else now - progress.last)
 
     def has_stopped(self, kind: str) -> bool:
         """Whether a kind that was told of before has been quiet since, for a good part of its pause."""
@@ -228,6 +242,8 @@ class Schedule:
             progress.since = min(max(progress.since, 0.0), now + offset)
             if kind not in self._kinds:
                 self._kinds[kind] = progress
+                if progress.mails > 1:
+                    self._going[kind] = None
                 self._place(kind, progress)
         known = sorted([*self._mails, *(min(mail, now) for mail in mails)])
         self._mails.clear()
@@ -261,18 +277,25 @@ class Schedule:
     def _valid_ends(self) -> Iterator[tuple[float, str]]:
         return ((p.due + p.pause, kind) for kind, p in self._kinds.items() if not (p.flying or _is_to_tell(p)))
 
-    def _tidy(self, now: float) -> None:
-        """Pass over what is no longer true, and forget what is over."""
-        due, ends = self._due, self._ends
+    def pass_over(self) -> Iterator[None]:
+        """Find what is due next, past what no longer is, in small pieces of work."""
+        due = self._due
         while due and not self._is_due_at(*due[0]):
             heappop(due)
-        while ends and (ends[0][0] <= now or len(self._kinds) > _MAX_KINDS):
+            yield
+
+    def _forget(self, now: float) -> None:
+        """Some of what is over, so that it never takes long."""
+        ends = self._ends
+        for _ in range(_AT_ONCE):
+            if not ends or (ends[0][0] > now and len(self._kinds) <= _MAX_KINDS):
+                return
             moment, kind = heappop(ends)
             progress = self._kinds.get(kind)
-            if progress is None or progress.flying or _is_to_tell(progress):
-                continue
-            if progress.due + progress.pause == moment:
+            is_idle = progress is not None and not (progress.flying or _is_to_tell(progress))
+            if is_idle and progress is not None and progress.due + progress.pause == moment:
                 del self._kinds[kind]
+                self._going.pop(kind, None)
 
     def _is_due_at(self, moment: float, kind: str) -> bool:
         progress = self._kinds.get(kind)

@@ -67,6 +67,8 @@ class SpooledLane(Lane):
         self._group = _GROUP if sink.digest is None else _GROUP_OF_DIGEST
         self._is_told = False
         """A digest was taken since how far it has come was written down."""
+        self._has_memo = False
+        """It was read what others had written down."""
         self._max_kept_bytes = spool.max_bytes // 2
         self._store = SpoolStore(spool, name)
         self._disk = Disk(name, self._say_stuck)
@@ -77,6 +79,8 @@ class SpooledLane(Lane):
         """All that the disk is storing now, those of the backlog too."""
         self._safe: dict[int, int] = {}
         """Numbers of the records in the backlog that are on disk too, by identity."""
+        self._marks: list[_Mark] = []
+        """Of those who wait for a flush."""
         self._settled: list[int] = []
         """Numbers of records that are to be removed from the disk."""
         self._removing = False
@@ -104,6 +108,7 @@ class SpooledLane(Lane):
         """Deliver in the running loop, what lies on disk first."""
         if self._run is not run:
             self._recover_memory()
+            self._marks.clear()
             self._open = self._ending = self._gone = self._pressed = self._removing = False
             self._bell = None
             self._enter(run)
@@ -123,6 +128,7 @@ class SpooledLane(Lane):
     def barrier(self) -> Awaited:
         """What to wait for in a flush: that it is delivered, or, of an outage's spool, on disk."""
         awaited = _Mark(self._is_before, self._next - 1, self.backlog.barrier())
+        self._marks.append(awaited)
         if self._tail and self._unread:
             self._pressed = True  # it would wait for all that is on disk
         self.wake()
@@ -132,6 +138,8 @@ class SpooledLane(Lane):
     def forget(self, awaited: Awaited) -> None:
         """Nobody waits for it any longer."""
         if isinstance(awaited, _Mark):
+            if awaited in self._marks:
+                self._marks.remove(awaited)
             self.backlog.forget(awaited.front)
 
     def failing(self, state: str, error: BaseException) -> None:
@@ -301,6 +309,14 @@ class SpooledLane(Lane):
         return super()._ready and (self._fails or not (self._settled or self._removing))
 
     @property
+    def _expects_more(self) -> bool:
+        return not self._fails and bool(self._writing or (self._tail and self._is_to_write) or self._wanted)
+
+    @property
+    def _flushing(self) -> bool:
+        return any(mark.ahead for mark in self._marks)
+
+    @property
     def _is_left_alone(self) -> bool:
         """Whether the breaker is open: what comes goes to disk, rather than to wait in memory."""
         return self._circuit is not None and not self._circuit.closed
@@ -356,7 +372,7 @@ class SpooledLane(Lane):
         self._writing, self._turn_rows = [], ()
         for held in (self._loose, self._safe, self._settled, self._timers):
             held.clear()
-        self._removing = self._open = self._pressed = self._ending = self._gone = self._is_told = False
+        self._removing = self._open = self._pressed = self._ending = self._gone = self._is_told = self._has_memo = False
         self._next = self._unread = self._size_bytes = 0
         self._cursor, self._trouble, self._retry_at = -1, None, 0.0
         self._claim, self._bell, self._tender, self._late = Claim(), None, None, None
@@ -662,12 +678,13 @@ class SpooledLane(Lane):
         self._writing = []
 
     def _remember(self, memo: bytes | None) -> None:
-        """Go on where another process ended."""
-        if self.gathering is not None and memo is not None:
+        """Go on where another process ended; once, since what is read again later is our own."""
+        if self.gathering is not None and memo is not None and not self._has_memo:
             try:
                 self.gathering.schedule.restore(memo)
             except ValueError as error:
                 diagnostics.report(f"spool:{self.name}", f"the digest of sink {self.name} begins anew: {error}")
+        self._has_memo = self._has_memo or self._open
 
     def _note_trouble(self, error: str | None) -> None:
         self._trouble = error

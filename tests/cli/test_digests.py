@@ -106,11 +106,13 @@ def send(port: int, *more: str, env: dict[str, str] | None = None) -> Any:
     return CliRunner().invoke(app, arguments, env=env)
 
 
-def test_each_step_is_told() -> None:
+def test_each_step_is_told(tmp_path: Path) -> None:
     """What the server said to each, with the terms of TLS; the password nowhere."""
     made = certificates("127.0.0.1")
+    authority = tmp_path / "ca.pem"
+    authority.write_text(made.authority)
     with aiosmtpd(tls_context=made.server, login=("app-user", "s3cret-pass")) as desk:
-        options = ["--tls", "starttls", "--ca", str(made.authority), "--username", "app-user"]
+        options = ["--tls", "starttls", "--ca", str(authority), "--username", "app-user"]
         result = send(desk.port, *options, env={"MAIL_PASSWORD": "s3cret-pass"})
     assert result.exit_code == 0, result.output
     steps = [line.split()[0] for line in result.stdout.splitlines()]

@@ -6,17 +6,17 @@ import asyncio
 import os
 import ssl
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 from offloop.capture import Record
 from offloop.cli._lines import NoRecords, parsed
 from offloop.cli._probe import Probe, advice, sample
-from offloop.digest import Digest, Preceding
+from offloop.digest import Digest, Gathered, Preceding
 from offloop.errors import ConfigError, MissingExtra, OffloopError
 from offloop.gathering import Gathering
 from offloop.mailing.redaction import DEFAULT_PATTERNS
@@ -36,6 +36,7 @@ REFUSED = 1
 FAILED = 2
 INTERRUPTED = 130
 _WIDE = 18
+_VARIABLE = "MAIL_PASSWORD"
 
 app = typer.Typer(help="See how a digest looks, and whether one arrives.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -102,7 +103,7 @@ def preview(  # noqa: PLR0913 - the command's options
 
 
 @app.command("test")
-def send(  # noqa: PLR0913, S107 - the command's options; a variable's name
+def send(  # noqa: PLR0913 - the command's options
     host: Annotated[str, typer.Argument(metavar="HOST", help="The mail server.")],
     port: Annotated[int, typer.Argument(metavar="PORT", min=1, max=65535, help="587, 465 or 25, as a rule.")] = 587,
     *,
@@ -111,7 +112,7 @@ def send(  # noqa: PLR0913, S107 - the command's options; a variable's name
     username: Annotated[str | None, typer.Option("--username", metavar="NAME", help="For AUTH.")] = None,
     password_variable: Annotated[
         str, typer.Option("--password-variable", metavar="NAME", help="The environment variable that has the password.")
-    ] = "MAIL_PASSWORD",
+    ] = _VARIABLE,
     tls: Annotated[str, typer.Option("--tls", metavar="MODE", help="auto, starttls, implicit or off.")] = "auto",
     ca: Annotated[Path | None, typer.Option("--ca", metavar="FILE", help="Trust these authorities.")] = None,
     timeout: Annotated[float, typer.Option("--timeout", min=0.1, metavar="SECONDS", help="For each step.")] = 30.0,
@@ -200,8 +201,17 @@ def digest_of(records: Sequence[Record], sink: MailSink) -> Batch:
         raise NoRecords(msg)
     batch = Batch(whole, sink)
     batch.created = last
-    batch.gathered = gathering.gather(whole, closing=False)
+    batch.gathered = _done(gathering.gather(whole, closing=False))
     return batch
+
+
+def _done(work: Generator[None, None, Gathered]) -> Gathered:
+    """What comes of work that is done in pieces."""
+    try:
+        while True:
+            next(work)
+    except StopIteration as end:
+        return cast("Gathered", end.value)
 
 
 def _records(path: Path) -> list[Record]:

@@ -34,6 +34,7 @@ __all__ = ["SpoolStore", "owner_of", "stem_of"]
 
 _T = TypeVar("_T")
 _AT_A_TIME = 500  # rows
+_MAX_MEMO_BYTES = 1024 * 1024
 _LOOK = 0.02  # seconds
 _LOOKS = 10
 _NOTSET = 0  # the level of what can't be read any more
@@ -390,15 +391,24 @@ class SpoolStore:
         return self._spool.path / f"{self._stem}.memo"
 
     def _read_memo(self, out: Outcome) -> None:
-        with suppress(FileNotFoundError):
-            out.memo = self._memo.read_bytes()
+        with suppress(FileNotFoundError), self._memo.open("rb") as file:
+            out.memo = file.read(_MAX_MEMO_BYTES)
+        for fresh in self._spool.path.glob(f"{self._stem}.memo.*"):
+            # What a process that was killed had begun to write.
+            if fresh.suffix[1:].isdecimal() and not _runs(int(fresh.suffix[1:])):
+                fresh.unlink(missing_ok=True)
 
     def _write_memo(self, memo: bytes) -> None:
         """Replace it as a whole: a crash leaves the old one, or the new one."""
         fresh = self._memo.with_name(f"{self._memo.name}.{os.getpid()}")
-        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(memo)
-        fresh.replace(self._memo)
+        try:
+            with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                file.write(memo)
+            fresh.replace(self._memo)
+        except OSError:
+            with suppress(OSError):  # the disk is full: what it took is given back
+                fresh.unlink(missing_ok=True)
+            raise
 
     # -- bounds ------------------------------------------------------------------------------------------------------
 
