@@ -40,13 +40,13 @@ def plain(report: Report) -> Iterator[str]:
 
 
 def _section(section: Section, number: int) -> Iterator[str]:
-    yield f"{'=' * _WIDTH}\n"
+    yield f"{'-' * _WIDTH}\n"
     yield _wrapped(f"{f'{number}. ' if number else ''}{section.what}", "   ")
     yield _wrapped(_status(section))
     yield f"{section.when}\n"
     if section.sparkline:
         yield f"{section.sparkline}\n"
-    yield f"{'=' * _WIDTH}\n\n"
+    yield f"{'-' * _WIDTH}\n\n"
     if section.text:
         yield f"{_indented(section.text)}\n\n"
     for failure in section.failures:
