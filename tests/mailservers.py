@@ -11,8 +11,9 @@ import subprocess
 import tempfile
 import threading
 import time
+from base64 import b64decode
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from email import message_from_bytes, policy
@@ -23,8 +24,9 @@ from typing import Any, cast
 
 import pytest
 import trustme
-from aiosmtpd.controller import Controller
-from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword
+from aiosmtpd.controller import Controller, UnixSocketController
+from aiosmtpd.lmtp import LMTP
+from aiosmtpd.smtp import MISSING, SMTP, AuthResult, LoginPassword
 
 from servers import free_port, require_binary
 
@@ -32,6 +34,8 @@ DROP = "drop"
 """A reply that is none: the connection is reset."""
 HOLD = "hold"
 """A reply that comes when `Desk.release` is set; from a script, never."""
+LOST = "lost"
+"""The mail is taken, and the connection reset in place of a reply."""
 
 
 def parsed(raw: bytes) -> EmailMessage:
@@ -44,6 +48,7 @@ class Desk:
     """What an aiosmtpd server took, and what it shall answer."""
 
     mails: list[bytes] = field(default_factory=list)
+    delivered: list[tuple[str, str]] = field(default_factory=list)
     envelopes: list[Any] = field(default_factory=list)
     logged_in: list[bool] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)
@@ -54,6 +59,7 @@ class Desk:
     script: defaultdict[str, deque[str]] = field(default_factory=lambda: defaultdict(deque))
     port: int = 0
     server: SMTP | None = None
+    offers: tuple[str, ...] = ()
 
     def answer(self, command: str, *replies: str) -> None:
         """Answer the next such commands so, and further ones as ever."""
@@ -75,6 +81,33 @@ class Desk:
             return None
         return reply
 
+    def _store(self, session: Any, envelope: Any, recipients: Sequence[str]) -> None:
+        name = str(parsed(envelope.content)["Message-ID"])
+        self.delivered += [(name, recipient) for recipient in recipients]
+        self.mails.append(envelope.content)
+        self.envelopes.append(envelope)
+        self.logged_in.append(bool(session.authenticated))
+
+    async def handle_EHLO(  # noqa: N802
+        self, server: SMTP, session: Any, _envelope: Any, hostname: str, replies: list[str]
+    ) -> list[str]:
+        """Answer an EHLO."""
+        session.host_name = hostname
+        reply = await self._reply(server, "EHLO")
+        return [reply] if reply else [*replies[:-1], *(f"250-{offer}" for offer in self.offers), replies[-1]]
+
+    async def handle_AUTH(self, server: SMTP, _session: Any, _envelope: Any, _args: list[str]) -> object:  # noqa: N802
+        """Answer an AUTH, or leave that to whoever knows the passwords."""
+        return await self._reply(server, "AUTH") or MISSING
+
+    async def handle_QUIT(self, server: SMTP, _session: Any, _envelope: Any) -> str:  # noqa: N802
+        """Answer a QUIT."""
+        return await self._reply(server, "QUIT") or "221 Bye"
+
+    async def handle_RSET(self, server: SMTP, _session: Any, _envelope: Any) -> str:  # noqa: N802
+        """Answer a RSET."""
+        return await self._reply(server, "RSET") or "250 OK"
+
     async def handle_NOOP(self, server: SMTP, _session: Any, _envelope: Any, _arg: Any) -> str:  # noqa: N802
         """Answer a NOOP."""
         return await self._reply(server, "NOOP") or "250 OK"
@@ -93,18 +126,60 @@ class Desk:
     ) -> str:
         """Answer a RCPT."""
         reply = await self._reply(server, "RCPT")
-        if reply is None:
+        if reply is None or reply.startswith("25"):
             envelope.rcpt_tos.append(address)
         return reply or "250 OK"
 
     async def handle_DATA(self, server: SMTP, session: Any, envelope: Any) -> str:  # noqa: N802
         """Answer the end of a mail."""
         reply = await self._reply(server, "DATA")
-        if reply is None:
-            self.mails.append(envelope.content)
-            self.envelopes.append(envelope)
-            self.logged_in.append(bool(session.authenticated))
+        if reply is None or reply == LOST:
+            self._store(session, envelope, envelope.rcpt_tos)
+        if reply == LOST:
+            cast("asyncio.WriteTransport", server.transport).abort()
         return reply or "250 OK"
+
+
+class LocalDesk(Desk):
+    """Of an LMTP server: a reply to DATA is one for each recipient, with " / " between them; `DROP` may be the last."""
+
+    async def handle_DATA(self, server: SMTP, session: Any, envelope: Any) -> str:  # noqa: N802
+        """Answer the end of a mail, for each recipient."""
+        told = await self._reply(server, "DATA")
+        replies = told.split(" / ") if told else ["250 OK"] * len(envelope.rcpt_tos)
+        taken = [name for name, reply in zip(envelope.rcpt_tos, replies, strict=False) if reply.startswith("250")]
+        if taken:
+            self._store(session, envelope, taken)
+        if replies[-1] == DROP and server.transport is not None:
+            transport = cast("asyncio.Transport", server.transport)
+            transport.write("".join(f"{reply}\r\n" for reply in replies[:-1]).encode())
+            transport.close()
+        return "\r\n".join(replies)
+
+
+@dataclass
+class TokenDesk(Desk):
+    """Takes OAuth 2.0 tokens; the first of `good` is good once, and so on."""
+
+    good: tuple[str, ...] = ()
+    shown: list[str] = field(default_factory=list)
+    dismissed: list[bytes] = field(default_factory=list)
+    mechanisms: list[str] = field(default_factory=list)
+
+    async def auth_XOAUTH2(self, server: SMTP, args: list[str]) -> AuthResult:  # noqa: N802
+        """Look at a token, and ask in vain for what is wrong with it."""
+        self.mechanisms.append(args[0])
+        token = b64decode(args[1]).decode().partition("auth=Bearer ")[2].partition("\1")[0]
+        self.shown.append(token)
+        if token in self.good:
+            return AuthResult(success=True, auth_data=token)
+        answer = await server.challenge_auth('{"status":"401","schemes":"bearer"}')
+        self.dismissed.append(cast("bytes", answer))
+        return AuthResult(success=False, handled=False)
+
+    async def auth_OAUTHBEARER(self, server: SMTP, args: list[str]) -> AuthResult:  # noqa: N802
+        """Do the same under its other name."""
+        return await self.auth_XOAUTH2(server, args)
 
 
 class _Server(SMTP):
@@ -121,25 +196,57 @@ class _Server(SMTP):
         self.event_handler.lost.release()
 
 
+class _LocalServer(_Server, LMTP):
+    pass
+
+
 class _Controller(Controller):
     def factory(self) -> SMTP:
         return _Server(self.handler, **self.SMTP_kwargs)
 
 
+class _LocalController(Controller):
+    def factory(self) -> SMTP:
+        return _LocalServer(self.handler, **self.SMTP_kwargs)
+
+
+class _UnixController(UnixSocketController):
+    def factory(self) -> SMTP:
+        return _LocalServer(self.handler, **self.SMTP_kwargs)
+
+
 @contextmanager
-def aiosmtpd(**server: Any) -> Iterator[Desk]:
+def aiosmtpd(desk: Desk | None = None, **server: Any) -> Iterator[Desk]:
     """Run a server; `ssl_context` for implicit TLS, `tls_context` for STARTTLS, `login` (user, password) for AUTH."""
     login = server.pop("login", None)
     if login is not None:
         server |= {"authenticator": _authenticator(login), "auth_require_tls": "ssl_context" not in server}
-    desk = Desk(port=free_port())
-    controller = _Controller(desk, hostname="127.0.0.1", port=desk.port, **server)
+    desk = desk or Desk()
+    desk.port = free_port()
+    with _running(desk, _Controller(desk, hostname="127.0.0.1", port=desk.port, **server)):
+        yield desk
+
+
+@contextmanager
+def lmtpd(path: Path | None = None) -> Iterator[LocalDesk]:
+    """Run an LMTP server, on a Unix socket or on a free port."""
+    desk = LocalDesk(port=free_port())
+    if path is None:
+        controller: Any = _LocalController(desk, hostname="127.0.0.1", port=desk.port)
+    else:
+        controller = _UnixController(desk, unix_socket=path)
+    with _running(desk, controller):
+        yield desk
+
+
+@contextmanager
+def _running(desk: Desk, controller: Any) -> Iterator[None]:
     controller.start()
     # The controller connects once itself, to see whether it is up.
     assert desk.lost.acquire(timeout=10)
     desk.connections = desk.ended = 0
     try:
-        yield desk
+        yield
     finally:
         desk.release.set()
         # What still stands when its loop is stopped is never closed.
@@ -159,10 +266,11 @@ def _authenticator(login: tuple[str, str]) -> Callable[..., AuthResult]:
 
 @dataclass(frozen=True)
 class Certificates:
-    """Contexts with one authority of their own."""
+    """Contexts with one authority of their own, and its certificate in PEM."""
 
     server: ssl.SSLContext
     client: ssl.SSLContext
+    authority: str
 
 
 def certificates(*names: str) -> Certificates:
@@ -172,7 +280,7 @@ def certificates(*names: str) -> Certificates:
     authority.issue_cert(*names).configure_cert(server)
     client = ssl.create_default_context()
     authority.configure_trust(client)
-    return Certificates(server, client)
+    return Certificates(server, client, authority.cert_pem.bytes().decode())
 
 
 @asynccontextmanager
@@ -237,6 +345,11 @@ class Exim:
     port: int
     folder: Path
 
+    def count(self) -> int:
+        """How many mails the Maildir has."""
+        new = self.folder / "mail" / "new"
+        return len(list(new.iterdir())) if new.is_dir() else 0
+
     def mails(self, count: int, timeout: float = 10.0) -> list[EmailMessage]:
         """Read the Maildir once it has so many mails; blocks."""
         new = self.folder / "mail" / "new"
@@ -283,6 +396,8 @@ all:
 begin transports
 maildir:
   driver = appendfile
+  envelope_to_add
+  batch_max = 10
   maildir_format
   directory = {folder}/mail
   user = {user}
@@ -323,3 +438,24 @@ def _wait_until_up(port: int, process: subprocess.Popen[bytes]) -> None:
                 return
         time.sleep(0.01)
     pytest.fail("exim did not start")
+
+
+def sendmail(folder: Path) -> Path:
+    """Write a `sendmail` command that keeps mails as files, and before that runs the folder's script `fault`."""
+    command = folder / "sendmail"
+    command.write_text(
+        f"""#!/bin/sh
+cd '{folder}'
+[ ! -e fault ] || . ./fault
+printf '%s\\n' "$@" > args
+cat > $$.part
+mv $$.part "$(date +%s%N).mail"
+"""
+    )
+    command.chmod(0o755)
+    return command
+
+
+def sent(folder: Path) -> list[Path]:
+    """List the mails that the command has kept, oldest first."""
+    return sorted(folder.glob("*.mail"))

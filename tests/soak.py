@@ -310,6 +310,7 @@ class Soak:
                 to="desk@example.org",
                 tls="off",
                 html=False,
+                digest=None,  # each number is looked for in a mail
                 level=logging.ERROR,
                 retry=SOON,
                 send_timeout=1.5,

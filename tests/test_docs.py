@@ -54,6 +54,7 @@ SNIPPETS = [
 ]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("snippet", [pytest.param(snippet, id=snippet.place) for snippet in SNIPPETS])
 def test_snippet_runs(snippet: Snippet, tmp_path: Path) -> None:
     """A snippet ends without an error and without a warning."""

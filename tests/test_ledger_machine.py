@@ -606,7 +606,7 @@ class PipelineMachine(RuleBasedStateMachine):
             by_level = self.sinks.index(sink) in self.with_levels
             if self.rumours.check_all(sink.name or "", report, by_level=by_level) and lost_of(counts):
                 tally.add("notices", "told all")
-        elif other.notices == counts.notices and (OTHER, OTHER) not in self.rumours.doubtful:
+        elif self.rumours.heard[OTHER] == counts.notices and (OTHER, OTHER) not in self.rumours.doubtful:
             assert self.rumours.told.get((OTHER, OTHER), Counter()) == lost_of(counts)
 
     def _tally(self, report: Any) -> None:

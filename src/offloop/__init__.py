@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from offloop.digest import Digest, Preceding
@@ -27,6 +28,8 @@ from offloop.sinks.tcp import TCPSink
 from offloop.spool import Spool
 
 if TYPE_CHECKING:
+    from offloop.sinks.lmtp import LMTPSink
+    from offloop.sinks.sendmail import SendmailSink
     from offloop.sinks.smtp import SMTPSink
 
 __all__ = [
@@ -39,6 +42,7 @@ __all__ = [
     "DeliveryError",
     "Digest",
     "JSONFormatter",
+    "LMTPSink",
     "MissingExtra",
     "OffloopError",
     "PartialFailure",
@@ -51,6 +55,7 @@ __all__ = [
     "Report",
     "Retry",
     "SMTPSink",
+    "SendmailSink",
     "Sink",
     "SinkFailure",
     "Spool",
@@ -61,11 +66,16 @@ __all__ = [
 ]
 
 
+_MAIL = {
+    "LMTPSink": "offloop.sinks.lmtp",
+    "SMTPSink": "offloop.sinks.smtp",
+    "SendmailSink": "offloop.sinks.sendmail",
+}
+
+
 def __getattr__(name: str) -> object:
     # The mail client and the standard `email` package take as long to import as all the rest of offloop.
-    if name == "SMTPSink":
-        from offloop.sinks.smtp import SMTPSink
-
-        return SMTPSink
+    if name in _MAIL:
+        return getattr(import_module(_MAIL[name]), name)
     msg = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(msg)

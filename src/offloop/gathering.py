@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 
 from offloop import diagnostics
-from offloop.capture import Record, restore, text_of
+from offloop.capture import Record, message_of, restore, text_of
 from offloop.digest import Digest, Gathered, Group, Preceding
 from offloop.fingerprint import fingerprint, is_library, kind_of
 from offloop.losses import LOSS_LOGGER
@@ -31,6 +31,7 @@ DIGEST_LOGGER = "offloop.digest"
 _WHOLE = 20  # records of a kind that are held whole
 _PARTS = 24  # of the time in which the rate is counted
 _MAX_LEADS = 1_000
+_TITLE = 100  # characters of a message
 _MAX_KNOWN = 4_096
 _MAX_CLOSINGS = 100  # in one mail
 _LOSSES = kind_of(LOSS_LOGGER)
@@ -181,7 +182,9 @@ class Gathering:
         """
         kind = self._chunk.get(id(record)) or self._kind(record)
         created = _created(record)
-        self.schedule.note(kind, created)
+        progress = self.schedule.note(kind, created)
+        if not progress.title:
+            progress.title = f"{record.name}: {message_of(record)[:_TITLE]}"
         pile = self._piles.get(kind)
         if pile is None:
             pile = self._piles[kind] = _Pile(id(record), row is not None)
@@ -387,7 +390,7 @@ class Gathering:
 
     def _group(self, kind: str, records: list[Record], closings: Mapping[int, str]) -> Group:
         progress = self.schedule.progress(kind)
-        shares = [{} if id(record) in closings else self._share(record) for record in records]
+        shares: list[Mapping[int, int]] = [{} if id(record) in closings else self._share(record) for record in records]
         counts: Counter[int] = Counter()
         for share in shares:
             counts.update(share)
@@ -419,9 +422,9 @@ class Gathering:
     def _closing(self, kind: str) -> Record:
         """A notice, as if somebody had logged it."""
         progress = self.schedule.progress(kind)
-        total = 0 if progress is None else progress.total
+        said = ("", 0) if progress is None else (progress.title, progress.total)
         record = logging.LogRecord(
-            DIGEST_LOGGER, logging.INFO, "offloop", 0, "over: none since the last mail, %d in all", (total,), None
+            DIGEST_LOGGER, logging.INFO, "offloop", 0, "%s: over, none since the last mail, %d in all", said, None
         )
         notice = restore(record)
         # It takes no place from others: no bound counts it.

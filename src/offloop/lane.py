@@ -6,7 +6,6 @@ A lane waits for its own sink only, so a hung one delays no other. Everything he
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import compress, islice
@@ -106,11 +105,6 @@ class Lane:
     def takes_snapshots(self) -> bool:
         """Whether it wants no records made of what is plain."""
         return self.gathering is None and takes_snapshots(self.sink, self.siblings)
-
-    @property
-    def filters_by_itself(self) -> bool:
-        """Whether the sink's class has a say in what it takes, beside the filters that were added."""
-        return type(self.sink).filter is not logging.Filterer.filter
 
     @property
     def hears(self) -> int:

@@ -400,7 +400,7 @@ class QueueListener:
         return [
             (
                 lane.sink.level if self.respect_handler_level else logging.NOTSET,
-                acceptance(lane.sink, alone=alone) if lane.sink.filters or lane.filters_by_itself else None,
+                acceptance(lane.sink, alone=alone) if lane.sink.filters else None,
                 lane,
             )
             for lane in self._routed

@@ -23,12 +23,13 @@ from offloop.connection import Connection, failure, reason
 from offloop.errors import ConfigError
 from offloop.names import NAMES, Address, Endpoint, Names
 
-__all__ = ["TLS", "connect", "open_connection", "tls_context"]
+__all__ = ["TLS", "connect", "connect_locally", "open_connection", "tls_context"]
 
 TLS = ssl.SSLContext | Literal[True] | None
 """What `tls=` may be: None for none, True for the system's authorities, or a context of the user's own."""
 
 _STAGGER = 0.25  # seconds before the next address is tried as well: RFC 8305, section 8
+_FULL = 0.05  # seconds until a server that was busy is asked again
 _KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}  # a silent peer is given up after two minutes
 
 
@@ -83,6 +84,41 @@ async def connect(host: str, port: int, *, timeout: float, names: Names = NAMES)
         # With the number of the first, so that it is a ConnectionRefusedError where that is what it was.
         raise OSError(first.errno, f"{endpoint}: no connection{_told(failures)}") from first
     return connected
+
+
+async def connect_locally(path: str, *, timeout: float) -> socket.socket:
+    """A connected, non-blocking Unix socket. On cancellation nothing stays open.
+
+    Args:
+        path: Of the socket that a server on this machine listens on.
+        timeout: Seconds that it may take: a server that is busy makes one wait.
+
+    Raises:
+        TimeoutError: No connection in time.
+        OSError: Nobody listens there; says where.
+    """
+    connecting = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    fork.remember(connecting)
+    try:
+        connecting.settimeout(0)
+        async with asyncio.timeout(timeout):
+            while True:
+                try:
+                    connecting.connect(path)
+                except BlockingIOError:  # its queue is full, and nothing tells when it is not (Linux)
+                    await asyncio.sleep(_FULL)
+                else:
+                    return connecting
+    except TimeoutError as error:
+        connecting.close()
+        msg = f"{path}: no connection within {timeout:g} s (nobody accepts it)"
+        raise TimeoutError(msg) from error
+    except OSError as error:
+        connecting.close()
+        raise OSError(error.errno, f"{path}: no connection ({_outcome(error)})") from error
+    except BaseException:
+        connecting.close()
+        raise
 
 
 def interleaved(addresses: Sequence[Address]) -> list[Address]:

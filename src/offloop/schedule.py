@@ -23,6 +23,7 @@ __all__ = ["Progress", "Schedule"]
 
 _MAX_KINDS = 10_000
 _MAX_SAVED = 500
+_TITLE = 300  # characters
 _MAX_SAVED_MAILS = 10_000
 _MAX_COUNT = 2**53
 _AT_ONCE = 64  # kinds that are forgotten
@@ -46,6 +47,7 @@ class Progress:
         flying: A mail that tells of it is on its way.
         in_part: It may go in several parts, and is one mail all the same: one of them was taken.
         over: The last mail said that it has stopped.
+        title: What it is called where none of its records is at hand.
     """
 
     since: float
@@ -58,6 +60,7 @@ class Progress:
     flying: bool = False
     in_part: bool = False
     over: bool = False
+    title: str = ""
 
     @property
     def is_to_close(self) -> bool:
@@ -87,7 +90,7 @@ class Schedule:
         self._ends: list[tuple[float, str]] = []
         self._held_since: float | None = None
 
-    def note(self, kind: str, created: float) -> None:
+    def note(self, kind: str, created: float) -> Progress:
         """A record of the kind came, logged at this time."""
         now = self._clock()
         progress = self._kinds.get(kind)
@@ -103,6 +106,7 @@ class Schedule:
             progress.waiting = True
             self._place(kind, progress)
         progress.last = now
+        return progress
 
     def taken(self, kind: str, *, rest: bool) -> None:
         """It is about to be told; with `rest`, there is more than that."""
@@ -204,7 +208,7 @@ class Schedule:
         offset = self._wall() - self._clock()
         told = ((kind, progress) for kind, progress in reversed(self._kinds.items()) if progress.mails)
         kinds = {
-            kind: [p.since, p.due + offset, p.last + offset, p.pause, p.total, p.mails, p.over]
+            kind: [p.since, p.due + offset, p.last + offset, p.pause, p.total, p.mails, p.over, p.title]
             for kind, p in islice(told, _MAX_SAVED)
         }
         mails = [mail + offset for mail in [*self._mails][-_MAX_SAVED_MAILS:]]
@@ -312,7 +316,7 @@ def _progress(*row: object) -> Progress:
     Raises:
         TypeError: It is not that.
     """
-    since, due, last, pause, total, mails, over = row
+    since, due, last, pause, total, mails, over, title = row
     counts = [_number(value) for value in (total, mails)]
     if not isinstance(over, bool) or not all(0 <= count < _MAX_COUNT and count.is_integer() for count in counts):
         raise TypeError(row)
@@ -325,6 +329,7 @@ def _progress(*row: object) -> Progress:
         mails=int(counts[1]),
         waiting=False,
         over=over,
+        title=str(title)[:_TITLE],
     )
 
 

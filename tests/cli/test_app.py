@@ -40,6 +40,7 @@ def test_demo_balances(offloop: Offloop) -> None:
     assert {name: said[name]["delivered"] for name in said} == {"collector": 300, "mail": rounds["offloop"]["errors"]}
 
 
+@pytest.mark.once
 def test_table_without_a_terminal(offloop: Offloop) -> None:
     """Piped, the table is plain text of at most 80 columns."""
     done = offloop("demo", "--seconds", "1", "--mail-delay", "0", "--rate", "30")

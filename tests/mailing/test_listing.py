@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
 import re
-from email.message import EmailMessage
-from typing import Any, cast
+from typing import Any
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from mails import KEY, NOON, bodies, boxes, letter, record
 from mailservers import parsed
-from offloop.capture import Record, capture, restore
-from offloop.mailing.headers import Mailbox, Subject
-from offloop.mailing.listing import Letter, compose
+from offloop.capture import Record
+from offloop.mailing.headers import Subject
+from offloop.mailing.listing import compose
 
-KEY = "0123456789abcdef" * 2
 HEADERS = [
     "From",
     "To",
@@ -29,35 +29,23 @@ HEADERS = [
 ]
 
 
-def record(message: str, level: int = logging.ERROR, name: str = "app", **attributes: Any) -> Record:
-    """Give a record as a sink sees it."""
-    values = {"msg": message, "levelno": level, "levelname": logging.getLevelName(level), "name": name, "created": 1e9}
-    return restore(capture(logging.makeLogRecord(values | attributes)))
-
-
-def letter(
-    subject: str = "{level}: {message}{more}", *, html: bool = True, to: tuple[str, ...] = ("ops@b.example",)
-) -> Letter:
-    """Give a letter with plain addresses."""
-    boxes = tuple(Mailbox.parse("", "to", address) for address in to)
-    return Letter(Mailbox.parse("", "sender", "App <app@a.example>"), boxes, Subject("", subject), "web-1", html)
-
-
 def build(
     *records: Record, max_bytes: int = 1_000_000, subject: str = "{level}: {message}{more}", **more: Any
 ) -> bytes:
     """Give a mail of the records."""
     formatter = more.pop("formatter", logging.Formatter("%(levelname)s %(name)s: %(message)s"))
-    pieces = compose(letter(subject, **more), records, key=KEY, created=1e9, formatter=formatter, max_bytes=max_bytes)
+    pieces = compose(
+        letter(**more),
+        records,
+        to=boxes(),
+        subject=Subject("", subject),
+        key=KEY,
+        created=NOON,
+        formatter=formatter,
+        max_bytes=max_bytes,
+    )
     assert all(piece.endswith(b"\r\n") for piece in pieces)
     return b"".join(pieces)
-
-
-def parts(raw: bytes) -> tuple[str, str]:
-    """Give the text and the HTML of a mail."""
-    mail = parsed(raw)
-    plain, html = (cast("EmailMessage", part).get_content() for part in mail.iter_parts())
-    return plain, html
 
 
 def test_headers_say_who_what_and_when() -> None:
@@ -67,7 +55,7 @@ def test_headers_say_who_what_and_when() -> None:
     assert mail["From"] == '"App" <app@a.example>' or mail["From"] == "App <app@a.example>"
     assert mail["To"] == "ops@b.example"
     assert mail["Subject"] == "ERROR: disk full (and 1 more)"
-    assert mail["Date"].datetime.timestamp() == 1e9
+    assert mail["Date"].datetime.timestamp() == NOON
     assert mail["Message-ID"] == f"<{KEY}@a.example>"
     assert mail["Auto-Submitted"] == "auto-generated"
     assert not mail.defects
@@ -75,8 +63,8 @@ def test_headers_say_who_what_and_when() -> None:
 
 def test_both_parts_hold_every_record() -> None:
     """Text and HTML show the same records, and a summary first."""
-    plain, html = parts(build(record("first <b>"), record("zweiter \u00fc\u20ac", logging.WARNING)))
-    assert plain.splitlines()[0].startswith("2 records from web-1, 2001-09-09 01:46:40 to ")
+    plain, html = bodies(build(record("first <b>"), record("zweiter \u00fc\u20ac", logging.WARNING)))
+    assert plain.splitlines()[0].startswith("2 records from shop 2.14 on web-1, 2025-11-22 12:00:00 UTC: ")
     assert plain.splitlines()[0].endswith("UTC: 1 ERROR, 1 WARNING")
     assert plain.splitlines()[2:4] == ["ERROR app: first <b>", "WARNING app: zweiter \u00fc\u20ac"]
     assert "ERROR app: first &lt;b&gt;" in html
@@ -105,14 +93,14 @@ def test_records_are_left_as_they_are() -> None:
 
 def test_traceback_is_indented_below_its_record() -> None:
     """Only a record's first line begins at the margin, so that a line break makes no second record."""
-    plain, html = parts(build(record("bad\nERROR app: forged\r\nsecond", exc_text=None)))
+    plain, html = bodies(build(record("bad\nERROR app: forged\r\nsecond", exc_text=None)))
     assert "ERROR app: bad\n  ERROR app: forged\n  second" in plain.replace("\r\n", "\n")
     assert html.count("<pre") == 1
 
 
 def test_failing_formatter_does_not_lose_the_record() -> None:
     """Where the formatter fails, the mail has the message and says so."""
-    plain, _ = parts(build(record("disk full"), formatter=logging.Formatter("%(nothing)s")))
+    plain, _ = bodies(build(record("disk full"), formatter=logging.Formatter("%(nothing)s")))
     assert "ERROR app: disk full [not formatted: ValueError]" in plain
 
 
@@ -120,7 +108,7 @@ def test_full_mail_says_what_is_missing() -> None:
     """What does not fit is left out from the end, with a count by level and the bytes."""
     records = [record(f"{number:04} " + "x" * 500) for number in range(200)]
     raw = build(*records, max_bytes=50_000)
-    plain, html = parts(raw)
+    plain, html = bodies(raw)
     kept = re.findall(r"^ERROR app: (\d{4})", plain, re.MULTILINE)
     assert kept == [f"{number:04}" for number in range(len(kept))]
     left = 200 - len(kept)
@@ -135,7 +123,7 @@ def test_full_mail_says_what_is_missing() -> None:
 def test_large_record_leaves_room_for_others() -> None:
     """One record among several takes a quarter of the mail at most, and says how much of it is missing."""
     raw = build(record("first"), record("y" * 100_000), record("last"), max_bytes=50_000)
-    plain, _ = parts(raw)
+    plain, _ = bodies(raw)
     cut = re.search(r"\[([\d,]+) characters of this record left out here\]", plain)
     assert cut is not None
     assert int(cut[1].replace(",", "")) == 100_000 - plain.count("y")
@@ -147,12 +135,14 @@ def test_large_record_alone_takes_the_mail() -> None:
     """A record that is alone is cut where the mail is full."""
     raw = build(record("y" * 100_000), max_bytes=50_000, html=False)
     assert 40_000 < len(raw) <= 50_000
-    assert "characters of this record left out" in parsed(raw).get_content()
+    plain = parsed(raw).get_body(("plain",))
+    assert plain is not None
+    assert "characters of this record left out" in plain.get_content()
 
 
 def test_mail_without_room_says_so() -> None:
     """A limit that leaves no room for any record gives a mail that says what it lacks."""
-    plain, html = parts(build(record("disk full"), max_bytes=100))
+    plain, html = bodies(build(record("disk full"), max_bytes=100))
     assert "1 record left out here, the mail is full: 1 ERROR; 20 bytes" in plain
     assert "<pre" not in html
 
@@ -204,7 +194,7 @@ def test_nothing_logged_forges_anything(message: str, name: str, level: str, ext
     mail = parsed(raw)
     assert mail.keys() == HEADERS
     assert [part.get_content_type() for part in mail.iter_parts()] == ["text/plain", "text/html"]
-    plain, html = parts(raw)
+    plain, html = bodies(raw)
     assert "<script" not in html
     assert html.count("</body>") == 1
     assert not re.search(
@@ -222,3 +212,24 @@ def test_text_is_read_back_as_it_was(text: str) -> None:
     if len(text) <= 100:
         shown = " ".join(re.sub("[\x00-\x20]+", " ", text).split(" "))
         assert mail["Subject"] == shown or "\u200e" in text or "\u200f" in text
+
+
+def test_cut_mail_has_a_file() -> None:
+    """What does not fit is in a file that goes with the mail, without secrets."""
+    raw = build(record("first"), record("y" * 100_000 + " password=hunter2"), record("last"), max_bytes=50_000)
+    mail = parsed(raw)
+    assert mail.get_content_type() == "multipart/mixed"
+    (file,) = mail.iter_attachments()
+    text = gzip.decompress(file.get_content()).decode()
+    assert text.count("y") == 100_000
+    assert text.endswith("y password=[redacted]\nERROR app: last\n")
+    assert "goes with this mail as records.txt.gz" in bodies(raw)[0]
+
+
+def test_listing_hides_secrets_and_names_the_application() -> None:
+    """Subject and text are without secrets; the summary says what runs where."""
+    raw = build(record("token=hunter2"), subject="[{app} {release}] {message} {what} {kinds} {total}{state}")
+    plain, html = bodies(raw)
+    assert parsed(raw)["Subject"] == "[shop 2.14] token=[redacted] ERROR app: token=[redacted] 1 1"
+    assert plain.startswith("1 record from shop 2.14 on web-1, ")
+    assert "hunter2" not in plain + html

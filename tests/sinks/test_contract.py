@@ -14,12 +14,14 @@ from typing import Any
 import pytest
 
 from helpers import collecting, split_length_prefixed, split_newline, split_nul, split_octet_count, until
-from mailservers import Certificates, aiosmtpd, certificates
+from mailservers import Certificates, Desk, aiosmtpd, certificates, lmtpd, sendmail, sent
 from offloop.capture import Record
 from offloop.errors import TemporaryFailure
 from offloop.framing import Framing
 from offloop.sink import Sink
 from offloop.sinks import FunctionSink, HandlerSink
+from offloop.sinks.lmtp import LMTPSink
+from offloop.sinks.sendmail import SendmailSink
 from offloop.sinks.smtp import SMTPSink
 from offloop.sinks.tcp import TCPSink
 from offloop.testing import HANG, FaultProxy, FaultySink, MemorySink, SinkContract
@@ -290,3 +292,73 @@ class TestSMTPSink(SinkContract):
     break_down = TCPContract.break_down
     hang = TCPContract.hang
     heal = TCPContract.heal
+
+
+class TestSMTPSinkPipelined(TestSMTPSink):
+    @pytest.fixture(autouse=True)
+    async def server(self) -> AsyncIterator[None]:
+        desk = Desk(offers=("PIPELINING",))
+        with aiosmtpd(desk, tls_context=certified().server, login=("app-user", "s3cret-pass")) as self.desk:
+            async with FaultProxy(LOCAL, self.desk.port) as self.proxy:
+                yield
+
+
+class TestLMTPSink(SinkContract):
+    @pytest.fixture(autouse=True)
+    async def server(self) -> AsyncIterator[None]:
+        with lmtpd() as self.desk:
+            async with FaultProxy(LOCAL, self.desk.port) as self.proxy:
+                yield
+
+    def make_sink(self, **options: Any) -> Sink:
+        return LMTPSink(
+            LOCAL,
+            self.proxy.port,
+            sender="app@a.example",
+            to="ops@b.example",
+            digest=None,
+            html=False,
+            max_bytes=20_000_000,
+            data_timeout=options.get("send_timeout", 10.0),
+            **options,
+        )
+
+    received = TestSMTPSink.received
+    disconnect = TCPContract.disconnect
+    break_down = TCPContract.break_down
+    hang = TCPContract.hang
+    heal = TCPContract.heal
+
+
+class TestSendmailSink(SinkContract):
+    hang_timeout = 0.5
+
+    @pytest.fixture(autouse=True)
+    def command(self, tmp_path: Path) -> None:
+        self.command_line = sendmail(tmp_path)
+        self.folder = tmp_path
+
+    def make_sink(self, **options: Any) -> Sink:
+        return SendmailSink(
+            str(self.command_line),
+            sender="app@a.example",
+            to="ops@b.example",
+            html=False,
+            max_bytes=20_000_000,
+            digest=None,
+            **options,
+        )
+
+    def received(self) -> list[str]:
+        mails = [message_from_bytes(path.read_bytes(), policy=policy.SMTP) for path in sent(self.folder)]
+        lines = [line for mail in mails for line in mail.get_content().split("\n")]
+        return [line.rstrip("\r") for line in lines if not line.startswith((" ", "\t"))]
+
+    def break_down(self) -> None:
+        (self.folder / "fault").write_text("echo queue is full >&2; exit 75")
+
+    def hang(self) -> None:
+        (self.folder / "fault").write_text("exec sleep 60")
+
+    def heal(self) -> None:
+        (self.folder / "fault").unlink()

@@ -1,4 +1,4 @@
-"""The commands of `offloop`, their options and exit codes. Those of `offloop spool` are in a module of their own."""
+"""The commands of `offloop`, their options and exit codes. `spool` and `mail` have modules of their own."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ except ImportError as missing:
     _package = (missing.name or "typer").partition(".")[0]
     raise MissingExtra(what="the offloop command", package=_package, extra="cli") from missing
 
-from offloop.cli import _spool
+from offloop.cli import _digests, _spool
 from offloop.cli._spool import FAILED, INTERRUPTED
 
 __all__ = ["app"]
@@ -49,6 +49,7 @@ def _finite(value: float) -> float:
 
 
 app.add_typer(_spool.app, name="spool")
+app.add_typer(_digests.app, name="mail")
 
 
 @app.callback()

@@ -1,346 +1,265 @@
-"""One conversation with a mail server: TLS, AUTH, and one mail after another. The only room that imports aiosmtplib.
+"""One conversation with a mail server: one mail after another over a connection that was opened.
 
-Every failure leaves here as one of offloop's own, with what the server said and without anything secret. aiosmtplib is
-given a connected socket, a TLS context and our name: it would look for each of them itself.
+Every failure leaves here as one of offloop's own, with what the server said and without anything secret.
 
-Formats: RFC 5321 (SMTP), RFC 3207 (STARTTLS), RFC 4954 (AUTH), RFC 1870 (SIZE).
+Formats: RFC 5321 (SMTP), RFC 1870 (SIZE), RFC 2920 (PIPELINING), RFC 6531 (SMTPUTF8), RFC 2033 (LMTP).
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import os
-import socket
-import ssl
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from typing import Literal, cast
-
-import aiosmtplib
+from collections.abc import Sequence
 
 from offloop.errors import DeliveryError, PermanentFailure, SinkFailure, TemporaryFailure
+from offloop.mailing.access import Access
+from offloop.mailing.dialogue import Reply
+from offloop.mailing.opening import Opened
+from offloop.mailing.outcome import Interrupted, Outcome, all_failed, settled
 from offloop.mailing.wire import Envelope, Mail
 
-__all__ = ["TLS", "Access", "Session"]
+__all__ = ["LocalSession", "Session"]
 
-TLS = Literal["auto", "starttls", "implicit", "off"]
-
-_REST = 0.001  # seconds until we look again whether a piece is through
-_MAX_REPLY = 300  # characters of a reply that are repeated in a message
-_TRANSPORT_CLOSES = 0.1  # seconds, generously: it takes a turn or two of the loop
 _GOODBYE = 1.0  # seconds for the answer to QUIT
 
-# Replies that speak of us and not of a mail: AUTH is needed, is too weak, failed, or wants TLS (RFC 4954, section 6).
-_ABOUT_US = frozenset({530, 534, 535, 538})
-_UNKNOWN = frozenset({500, 501, 502, 504})  # a command that the server does not have
-_TOO_LARGE = 552
-_CLOSING = 421
-_START_INPUT = 354
 _DONE = 250
-
-
-@dataclass(frozen=True, slots=True)
-class Access:
-    """How a server is reached.
-
-    Attributes:
-        host: What its certificate must name.
-        port: For messages.
-        tls: When TLS begins.
-        context: How its certificate is verified; None only where TLS is off.
-        local_hostname: What we call ourselves; None: the address the connection comes from (RFC 5321, section 4.1.3).
-        username: For AUTH, None for none.
-        password: For AUTH.
-        timeout: Seconds for each reply, and for the server to read on while a mail is written.
-        data_timeout: Seconds for the reply to a whole mail.
-    """
-
-    host: str
-    port: int
-    tls: TLS
-    context: ssl.SSLContext | None
-    local_hostname: str | None
-    username: str | None = field(repr=False)
-    password: str | None = field(repr=False)
-    timeout: float
-    data_timeout: float
-
-    def clean(self, text: object) -> str:
-        """Make one short printable line of what a server said; some repeat the command, and so the password."""
-        line = str(text)
-        if self.username is not None and self.password is not None:
-            plain = f"\0{self.username}\0{self.password}"
-            for secret in (plain, self.password, self.username):
-                line = line.replace(base64.b64encode(secret.encode()).decode(), "***")
-            line = line.replace(self.password, "***")
-        line = "".join(character if character.isprintable() else " " for character in line)
-        return line if len(line) <= _MAX_REPLY else line[:_MAX_REPLY] + "..."
+_START_INPUT = 354
+_CLOSING = 421
 
 
 class Session:
-    """A connection that is ready for mails; made by `start`."""
+    """A server that takes mails: for SMTP, which answers to a mail once."""
 
-    def __init__(self, access: Access, smtp: aiosmtplib.SMTP, connected: socket.socket) -> None:
-        """Take over a client whose connection stands."""
+    def __init__(self, access: Access, server: Opened) -> None:
+        """Take over a connection that was opened."""
         self._access = access
-        self._smtp = smtp
-        self._socket = connected
-        self._transport = cast("asyncio.WriteTransport", smtp.transport)
+        self._line, self._extensions = server
         self._loop = asyncio.get_running_loop()
-        self._pid = os.getpid()
+        self._ahead = 0  # commands that were written and not yet answered
+        self._begun = False  # a mail of which the server may remember a part
+        self._in_step = True
         self.delivered = 0
         """Mails that the server has taken."""
         self.data_sent = False
         """Whether the server may have taken the last mail without our knowing."""
 
-    @classmethod
-    async def start(cls, access: Access, connected: socket.socket) -> Session:
-        """Greet, begin TLS, authenticate. On any failure the socket is closed.
-
-        Raises:
-            TemporaryFailure: No answer, a broken connection, or a reply of the 400s.
-            SinkFailure: The server refuses us, its certificate is not accepted, or it has no TLS where that is needed.
-        """
-        smtp = aiosmtplib.SMTP(
-            hostname=access.host.removesuffix("."),
-            sock=connected,
-            local_hostname=access.local_hostname or _literal(connected),
-            timeout=access.timeout,
-            use_tls=access.tls == "implicit",
-            start_tls=False,
-            tls_context=access.context,
-        )
-        session = None
-        try:
-            with _failures(access, "greeting", about_us=True):
-                await smtp.connect()
-            session = cls(access, smtp, connected)
-            await session._secure()
-            await session._authenticate()
-        except BaseException:
-            if session is None:
-                _shut(connected)
-            else:
-                session.abort()
-            raise
-        return session
-
     @property
     def is_connected(self) -> bool:
         """Whether neither side has closed it, as far as is known. Never in a forked child: it is the parent's."""
-        return self._pid == os.getpid() and not self._loop.is_closed() and self._smtp.is_connected
+        return self._line.is_connected
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it takes another mail: it is connected, and all that was asked is answered."""
+        return self._in_step and self.is_connected
 
     @property
     def max_bytes(self) -> int | None:
         """The largest mail the server says it takes, None if it says nothing."""
-        size = self._smtp.esmtp_extensions.get("size", "").strip()
+        size = self._extensions.get("size", "").strip()
         return int(size) if size.isascii() and size.isdecimal() and int(size) else None
 
-    async def deliver(self, envelope: Envelope) -> dict[str, str]:
-        """Hand over one mail.
-
-        Args:
-            envelope: All of it in ASCII.
+    async def deliver(self, envelope: Envelope) -> Outcome:
+        """Hand over one mail. After a refusal the connection `is_ready` for another, unless the server left.
 
         Returns:
-            The recipients that were refused while others were taken, with what the server said.
+            Who does not get it, or later, while others do.
 
         Raises:
-            TemporaryFailure: No answer, a broken connection, or a reply of the 400s to the mail or to all recipients.
+            TemporaryFailure: No answer, a broken connection, or a reply of the 400s to the mail or to a recipient where
+                no other gets it; with `retry_after` if the server goes on listening.
             PermanentFailure: A reply of the 500s to the mail, or to all its recipients.
-            SinkFailure: The server wants no mail from us (the sender, AUTH).
+            SinkFailure: The server wants no mail from us (the sender, AUTH), or can't take such addresses.
         """
         self.data_sent = False
-        options = [f"SIZE={envelope.mail.size}"] if self._smtp.supports_extension("size") else []
-        with _failures(self._access, "MAIL", about_us=True):
-            await self._smtp.mail(envelope.sender, options=options)
-        refused = await self._name(envelope.recipients)
-        with _failures(self._access, "DATA"):
-            response = await self._smtp.execute_command(b"DATA")
-            if response.code == _START_INPUT:
-                response = await self._write(envelope.mail)
-            if response.code != _DONE:
-                raise aiosmtplib.SMTPDataError(response.code, response.message)
+        commands = self._commands(envelope)
+        if self._line.heard is not None:
+            # Said while nobody asked, as a rule before it hangs up: no answer would be to its question any more.
+            self.abort()
+            raise TemporaryFailure(
+                f"{self._access.where}: the server left: {self._access.clean(self._line.heard.text)}"
+            )
+        self._in_step = False
+        try:
+            failures = await self._offered(envelope, commands)
+            taken = [recipient for recipient in envelope.recipients if recipient not in failures]
+            with self._access.failures("DATA"):
+                if await self._written(envelope.mail):
+                    failures |= await self._verdicts(taken)
+                else:  # refused while it was written: what is missing of it would be taken for commands
+                    raise self._judged("DATA", await self._line.reply(self._access.timeout))
+        except DeliveryError:
+            if self._line.heard is not None:
+                self._in_step = False
+            raise
+        self._in_step, self._begun = True, False
+        outcome = settled(envelope, failures)
         self.delivered += 1
-        return refused
+        return outcome
 
     async def quit(self) -> None:
         """Say goodbye, for a second at most, and let go of the connection."""
-        try:
-            if self._loop is asyncio.get_running_loop():
-                with suppress(aiosmtplib.SMTPException, OSError):
-                    await self._smtp.quit(timeout=_GOODBYE)
-        finally:
+        if self._loop is asyncio.get_running_loop() and self._in_step:
+            await self._line.quit(_GOODBYE)
+        else:
             self.abort()
 
     def leave(self) -> None:
         """Let go of the connection without waiting: QUIT is written, its answer not read."""
-        if self.is_connected:
-            self._transport.write(b"QUIT\r\n")
-        if self._pid == os.getpid():
-            self._transport.close()
+        self._line.leave()
 
     def abort(self) -> None:
         """Let go of the connection at once; also when its event loop is gone. In a forked child nothing is touched."""
-        if self._pid != os.getpid():
-            return
-        if self._loop.is_closed():
-            self._socket.close()
-        else:
-            self._transport.abort()
+        self._line.abort()
 
-    async def _secure(self) -> None:
-        with _failures(self._access, "EHLO", about_us=True):
-            await self._greet()
-        if self._access.tls not in {"auto", "starttls"}:
-            return
-        if self._smtp.supports_extension("starttls"):
-            with _failures(self._access, "STARTTLS", about_us=True):
-                await self._smtp.starttls()
-                self._transport = cast("asyncio.WriteTransport", self._smtp.transport)
-                await self._smtp.ehlo()
-        elif self._access.tls == "starttls" or self._access.password is not None:
-            wanted = "tls='starttls'" if self._access.tls == "starttls" else "a password does not go without TLS"
-            msg = f"{self._access.host}:{self._access.port}: the server offers no STARTTLS, and {wanted}"
-            raise SinkFailure(msg)
+    # -- up to the mail ----------------------------------------------------------------------------------------------
 
-    async def _greet(self) -> None:
-        try:
-            await self._smtp.ehlo()
-        except aiosmtplib.SMTPHeloError as error:
-            # A server from before ESMTP: RFC 5321, section 3.2.
-            if error.code not in _UNKNOWN:
-                raise
-            await self._smtp.helo()
+    def _commands(self, envelope: Envelope) -> list[bytes]:
+        options = [f"SIZE={envelope.mail.size}"] if "size" in self._extensions else []
+        if envelope.utf8:
+            if "smtputf8" not in self._extensions:
+                msg = "an address that is not ASCII needs SMTPUTF8, which the server does not offer"
+                raise SinkFailure(f"{self._access.where}: {msg}")
+            options += ["SMTPUTF8", "BODY=8BITMIME"]
+        lines = ["RSET"] if self._begun else []
+        lines.append(" ".join([f"MAIL FROM:<{envelope.sender}>", *options]))
+        lines += [f"RCPT TO:<{recipient}>" for recipient in envelope.recipients]
+        lines.append("DATA")
+        return [f"{line}\r\n".encode() for line in lines]
 
-    async def _authenticate(self) -> None:
-        if self._access.username is not None and self._access.password is not None:
-            with _failures(self._access, "AUTH", about_us=True):
-                await self._smtp.login(self._access.username, self._access.password)
+    async def _offered(self, envelope: Envelope, commands: Sequence[bytes]) -> dict[str, DeliveryError]:
+        """Come as far as the server's word to write the mail; gives the recipients that were refused.
 
-    async def _name(self, recipients: Sequence[str]) -> dict[str, str]:
-        """Give the recipients; those that were refused, as long as one was taken."""
-        failures: dict[str, DeliveryError] = {}
-        for recipient in recipients:
-            try:
-                with _failures(self._access, f"RCPT {recipient}"):
-                    await self._smtp.rcpt(recipient)
-            except DeliveryError as failure:
-                if not self.is_connected:
-                    raise
-                failures[recipient] = failure
-        if len(failures) == len(recipients):
-            # One that may be taken later is reason enough to come again: greylisting answers so.
-            kinds = {type(failure) for failure in failures.values()}
-            kind = next(kind for kind in (TemporaryFailure, SinkFailure, PermanentFailure) if kind in kinds)
-            raise kind("; ".join(map(str, failures.values())))
-        return {recipient: str(failure) for recipient, failure in failures.items()}
-
-    async def _write(self, mail: Mail) -> aiosmtplib.SMTPResponse:
-        """Write the mail piece by piece, and give the answer to it.
-
-        Not with aiosmtplib's own `data`: its substitutions over the whole mail keep the loop for milliseconds.
+        Raises:
+            DeliveryError: It is not to be written.
         """
-        protocol = self._smtp.protocol
-        if protocol is None:
-            msg = "Connection lost"
-            raise aiosmtplib.SMTPServerDisconnected(msg)
-        # Read from now on: a server may refuse while we still write. How long to wait for it depends on how far we are.
-        answer = asyncio.ensure_future(protocol.read_response())
-        # Nobody asks for it where writing failed first.
-        answer.add_done_callback(lambda task: task.cancelled() or task.exception())
+        if "pipelining" in self._extensions:
+            with self._access.failures("MAIL"):
+                self._line.write(b"".join(commands))
+            self._ahead = len(commands)
+        *reset, mail = commands[: -len(envelope.recipients) - 1]
+        for command in reset:
+            if (failed := await self._asked("RSET", command)) is not None:
+                self.abort()
+                raise failed
+        self._begun = True
+        failures: dict[str, DeliveryError] = {}
+        failed = await self._asked("MAIL", mail, about_us=True)
         try:
-            for piece in mail.pieces:
-                await self._drained(answer)
-                if answer.done():
-                    return await answer
-                protocol.write(piece)
-            await self._drained(answer)
-            if not answer.done():
-                self.data_sent = True
-                protocol.write(b".\r\n")
-                await self._answered(answer)
-            return await answer
-        finally:
-            answer.cancel()
+            if failed is None or self._ahead:
+                failures = await self._named(envelope.recipients, commands[-len(envelope.recipients) - 1 : -1])
+            if failed is None and len(failures) == len(envelope.recipients):
+                failed = all_failed(failures)
+            if failed is None or self._ahead:
+                failed = await self._asked_for_data(commands[-1], failed)
+        except TemporaryFailure as lost:
+            if failed is None:
+                raise
+            # A server that refuses and hangs up has said why.
+            raise failed from lost
+        if failed is not None:
+            self._in_step = self.is_connected
+            raise failed
+        return failures
 
-    async def _drained(self, answer: asyncio.Future[aiosmtplib.SMTPResponse]) -> None:
-        """Wait until what was written is on its way, as long as the server goes on reading."""
-        await asyncio.sleep(0)
-        before, limit = 0, 0.0
-        # Asked again and again: aiosmtplib's protocol tells nobody when it may write on.
-        while (left := self._transport.get_write_buffer_size()) and not answer.done():
-            now = self._loop.time()
-            if left != before:
-                before, limit = left, now + self._access.timeout
-            elif now >= limit:
-                msg = f"Timed out: the server read nothing for {self._access.timeout:g} s"
-                raise aiosmtplib.SMTPTimeoutError(msg)
-            await asyncio.sleep(_REST)
+    async def _named(self, recipients: Sequence[str], commands: Sequence[bytes]) -> dict[str, DeliveryError]:
+        """Name the recipients; gives those that were refused."""
+        failures: dict[str, DeliveryError] = {}
+        for recipient, command in zip(recipients, commands, strict=True):
+            try:
+                refused = await self._asked(f"RCPT {recipient}", command)
+            except TemporaryFailure as lost:
+                # Whoever it will not have is not named again: it may be what it hung up for.
+                lasting = {name: str(why) for name, why in failures.items() if isinstance(why, PermanentFailure)}
+                raise (Interrupted(str(lost), lasting) if lasting else lost) from lost.__cause__
+            if refused is not None:
+                failures[recipient] = refused
+        return failures
 
-    async def _answered(self, answer: asyncio.Future[aiosmtplib.SMTPResponse]) -> None:
-        """Wait for the answer to a whole mail: a server may deliver it first (RFC 5321, section 4.5.3.2.6)."""
-        await asyncio.wait([answer], timeout=self._access.data_timeout)
-        if not answer.done():
-            msg = f"Timed out: no answer to the mail for {self._access.data_timeout:g} s"
-            raise aiosmtplib.SMTPReadTimeoutError(msg)
+    async def _asked(
+        self, step: str, command: bytes, *, code: int = _DONE, about_us: bool = False
+    ) -> DeliveryError | None:
+        """Give a command, if it was not given already, and hear the answer; gives the refusal, if it is one."""
+        with self._access.failures(step):
+            if self._ahead:
+                self._ahead -= 1
+            else:
+                self._line.write(command)
+            reply = await self._line.reply(self._access.timeout)
+        if reply.code == code or (step.startswith("RCPT") and reply.code // 10 == code // 10):
+            return None
+        refused = self._judged(step, reply, about_us=about_us)
+        if reply.code == _CLOSING:
+            self.abort()
+            raise refused
+        return refused
+
+    async def _asked_for_data(self, command: bytes, failed: DeliveryError | None) -> DeliveryError | None:
+        """Ask to write the mail, or hear what was said to that where it is not to be written any more."""
+        refused = await self._asked("DATA", command, code=_START_INPUT)
+        if failed is not None and refused is None:
+            await self._called_off()
+        return failed or refused
+
+    async def _called_off(self) -> None:
+        """End a mail for nobody, which the server waits for all the same (RFC 2920, section 3.1)."""
+        with self._access.failures("DATA"):
+            self._line.write(b".\r\n")
+            await self._line.reply(self._access.timeout)
+
+    def _judged(self, step: str, reply: Reply, *, about_us: bool = False) -> DeliveryError:
+        return self._access.refusal(step, reply, about_us=about_us, mail=True)
+
+    # -- the mail ----------------------------------------------------------------------------------------------------
+
+    async def _written(self, mail: Mail) -> bool:
+        """Write the mail piece by piece; False if the server answered before it had all."""
+        for piece in (*mail.pieces, b".\r\n"):
+            await self._line.flushed(self._access.timeout)
+            if self._line.heard is not None:
+                return False
+            self.data_sent = piece == b".\r\n"
+            self._line.write(piece)
+        return True
+
+    async def _verdicts(self, taken: Sequence[str]) -> dict[str, DeliveryError]:
+        """What the server says of the whole mail: it may deliver it first (RFC 5321, section 4.5.3.2.6)."""
+        reply = await self._answer()
+        if reply.code == _DONE:
+            return {}
+        self._in_step = reply.code != _CLOSING
+        if not self._in_step:
+            self.abort()
+        self._begun = False
+        raise self._judged("DATA", reply)
+
+    async def _answer(self) -> Reply:
+        timeout = self._access.data_timeout
+        try:
+            return await self._line.reply(timeout)
+        except TimeoutError as error:
+            msg = f"Timed out: no answer to the mail for {timeout:g} s"
+            raise TimeoutError(msg) from error
 
 
-@contextmanager
-def _failures(access: Access, step: str, *, about_us: bool = False) -> Iterator[None]:
-    """Turn what aiosmtplib and the system raise into offloop's own errors.
+class LocalSession(Session):
+    """For LMTP, which answers to a mail once for each recipient."""
 
-    Args:
-        access: Says where, and what is secret.
-        step: What we were doing.
-        about_us: Whether a refusal concerns the sink and not a mail: nothing in this step depends on records.
-    """
-    where = f"{access.host}:{access.port}: {step}: "
-    try:
-        yield
-    except aiosmtplib.SMTPResponseException as error:
-        said = f"{where}the server said {error.code} {access.clean(error.message)}"
-        # The cause would show the reply as it came, perhaps with our AUTH in it.
-        raise _refusal(error.code, said, about_us=about_us) from None
-    except ssl.SSLError as error:
-        raise _tls_failure(where, error) from error
-    except OSError as error:  # also the disconnections and timeouts of aiosmtplib
-        cause = error.__cause__
-        if isinstance(cause, ssl.SSLError):
-            raise _tls_failure(where, cause) from error
-        raise TemporaryFailure(where + access.clean(error)) from error
-    except aiosmtplib.SMTPException as error:
-        raise SinkFailure(where + access.clean(error)) from error
+    async def _verdicts(self, taken: Sequence[str]) -> dict[str, DeliveryError]:
+        failures: dict[str, DeliveryError] = {}
+        for position, recipient in enumerate(taken):
+            try:
+                with self._access.failures("DATA"):
+                    reply = await self._answer()
+            except TemporaryFailure as lost:
+                if position == len(failures):  # nobody has got it
+                    raise
+                self.abort()
+                return failures | dict.fromkeys(taken[position:], lost)
+            if reply.code != _DONE:
+                failures[recipient] = self._judged(f"DATA for {recipient}", reply)
+        return failures
 
-
-def _refusal(code: int, said: str, *, about_us: bool) -> DeliveryError:
-    if not 500 <= code < 600:  # noqa: PLR2004 - what is no permanent failure, or no reply at all, may be better later
-        return TemporaryFailure(said)
-    if code in _ABOUT_US or (about_us and code != _TOO_LARGE):
-        return SinkFailure(said)
-    return PermanentFailure(said)
-
-
-def _tls_failure(where: str, error: ssl.SSLError) -> DeliveryError:
-    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError | ssl.SSLSyscallError):
-        return TemporaryFailure(f"{where}the server broke off the TLS handshake")
-    reason = getattr(error, "verify_message", None) or error.reason or str(error)
-    return SinkFailure(f"{where}TLS failed: {reason}")
-
-
-def _shut(connected: socket.socket) -> None:
-    """End a connection that a transport may have by now, which aiosmtplib does not tell after a failure.
-
-    To close a socket under a transport would leave its loop watching a descriptor that the next one gets.
-    """
-    with suppress(OSError):
-        connected.shutdown(socket.SHUT_RDWR)  # a transport sees the end, and closes
-    asyncio.get_running_loop().call_later(_TRANSPORT_CLOSES, connected.close)
-
-
-def _literal(connected: socket.socket) -> str:
-    """Our address as a name: a host's own name need not be a full one, and asking for that blocks."""
-    address = str(connected.getsockname()[0]).partition("%")[0]
-    return f"[IPv6:{address}]" if ":" in address else f"[{address}]"
+    async def _called_off(self) -> None:
+        # As many answers as recipients, which is none.
+        self._in_step = False
+        self.abort()

@@ -1,6 +1,6 @@
 """What stands in a mail's header: addresses, a subject, encoded words. Nothing that is logged can forge one.
 
-Pure. RFC 5322 (addresses, folding), RFC 2047 (encoded words).
+Pure. RFC 5322 (addresses, folding), RFC 2047 (encoded words), RFC 6532 (addresses that are not ASCII).
 """
 
 from __future__ import annotations
@@ -8,30 +8,32 @@ from __future__ import annotations
 import binascii
 import re
 import string
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from offloop.capture import Record, message_of
 from offloop.errors import ConfigError
 
 __all__ = ["DEFAULT_SUBJECT", "Mailbox", "Subject", "encoded", "one_line", "printable"]
 
-DEFAULT_SUBJECT = "[{host}] {level}: {message}{more}"
+DEFAULT_SUBJECT = "[{app}] {level}: {message}{more}"
+"""Of a batch that is no digest."""
 
 _MAX_SUBJECT = 200  # characters
-_FIRST = 512  # characters of a message in which its first line is looked for
 _LINE = 66  # of a header, in characters
 _WORD_BYTES = 39  # of UTF-8 in an encoded word: a line with one has at most 76 characters (RFC 2047, section 2)
 
-_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
+_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\U0010ffff-]+"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9_-]*[A-Za-z0-9])?"
 _ADDRESS = re.compile(rf"{_ATOM}(?:\.{_ATOM})*@(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Za-z:.]+\])")
 _NAMED = re.compile(r"(?P<name>[^<>]*)<(?P<address>[^<>]*)>")
 
 # Controls, line and paragraph separators, and the marks that turn the direction of what follows: all of them can make a
 # line look like what it is not. The first pattern leaves tab and newline, which a traceback has.
-_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-_BLANK = re.compile("[\x00-\x20\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]+")
+_UNSAFE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+_BLANK = re.compile("[\x00-\x20\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +41,8 @@ class Mailbox:
     """Somebody's address, and what a header shows of it.
 
     Attributes:
-        address: As it stands in the envelope, ASCII.
-        header: As it stands in a header, encoded.
+        address: As it stands in the envelope: ASCII, except perhaps for what is before the @.
+        header: As it stands in a header, encoded; the address as it is.
     """
 
     address: str
@@ -48,7 +50,9 @@ class Mailbox:
 
     @classmethod
     def parse(cls, owner: str, name: str, value: object) -> Mailbox:
-        """Take `someone@example.org` or `Some One <someone@example.org>`; a domain may be an international one.
+        """Take `someone@example.org` or `Some One <someone@example.org>`, in any script.
+
+        A domain becomes ASCII (IDNA). What stands before the @ can't: such a mail needs a server with SMTPUTF8.
 
         Raises:
             ConfigError: It is no such address, or a control character is in it.
@@ -56,8 +60,13 @@ class Mailbox:
         text = value.strip() if isinstance(value, str) else ""
         named = _NAMED.fullmatch(text)
         shown, address = (named["name"].strip().strip('"'), named["address"]) if named else ("", text)
-        address = _ascii_domain(address)
-        if not _ADDRESS.fullmatch(address) or _UNSAFE.search(str(value)) or "\n" in str(value):
+        address = unicodedata.normalize("NFC", _ascii_domain(address))  # RFC 6532, section 3.1
+        if (
+            not _ADDRESS.fullmatch(address)
+            or not address.isprintable()
+            or _UNSAFE.search(str(value))
+            or "\n" in str(value)
+        ):
             msg = f"{owner}{name}: expected an address like ops@example.org or Ops <ops@example.org>, got {value!r}"
             raise ConfigError(msg)
         return cls(address, f"{_phrase(shown)} <{address}>" if shown else address)
@@ -71,7 +80,11 @@ class Mailbox:
 class Subject:
     """A template for the subject line, checked when it is made."""
 
-    FIELDS = ("level", "logger", "message", "count", "more", "host")
+    FIELDS = (
+        *("app", "host", "release", "level", "logger", "message", "what", "count", "kinds", "total", "state"),
+        "more",
+    )
+    _NUMBERS = frozenset({"count", "kinds", "total"})
 
     def __init__(self, owner: str, template: str = DEFAULT_SUBJECT) -> None:
         """Check the template.
@@ -88,25 +101,19 @@ class Subject:
             for _, name, spec, conversion in string.Formatter().parse(template):
                 if name is not None and (name not in self.FIELDS or conversion or "{" in (spec or "")):
                     raise ValueError(name)  # noqa: TRY301 - as format itself does with what it can't fill in
-            template.format(level="", logger="", message="", count=1, more="", host="")
+            template.format(**{name: 1 if name in self._NUMBERS else "" for name in self.FIELDS})
         except (ValueError, TypeError, AttributeError) as error:
             fields = ", ".join(f"{{{name}}}" for name in self.FIELDS)
             msg = f"{owner}subject: expected text with any of {fields}, got {template!r}"
             raise ConfigError(msg) from error
 
-    def render(self, records: Sequence[Record], host: str) -> str:
-        """One printable line of at most 200 characters, about the first of the most severe records."""
-        worst = max(records, key=lambda record: record.levelno)
-        more = len(records) - 1
-        line = self.template.format(
-            level=one_line(worst.levelname),
-            logger=one_line(worst.name),
-            message=one_line(_first_line(message_of(worst)[:_FIRST]), _MAX_SUBJECT // 2),
-            count=len(records),
-            more=f" (and {more:,} more)" if more else "",
-            host=host,
-        )
-        return one_line(line, _MAX_SUBJECT)
+    def render(self, fields: Mapping[str, object]) -> str:
+        """One printable line of at most 200 characters.
+
+        Args:
+            fields: A value for each of the fields above.
+        """
+        return one_line(self.template.format_map(fields), _MAX_SUBJECT)
 
 
 def printable(text: str) -> str:
@@ -168,7 +175,3 @@ def _ascii_domain(address: str) -> str:
 
 def _visible(match: re.Match[str]) -> str:
     return match.group().encode("unicode_escape").decode("ascii")
-
-
-def _first_line(text: str) -> str:
-    return next((line for line in text.splitlines() if line.strip()), "")

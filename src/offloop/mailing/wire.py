@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 __all__ = ["Envelope", "Mail"]
@@ -15,10 +15,12 @@ class Mail:
     Attributes:
         pieces: Each begins with a line, and what a line begins with is no single period; of a size to write at once.
         size: Bytes the mail has without the periods that were added.
+        utf8: Whether a header has an address that is not ASCII: only a server with SMTPUTF8 takes it (RFC 6531).
     """
 
     pieces: Sequence[bytes]
     size: int
+    utf8: bool = False
 
     @classmethod
     def of(cls, pieces: Sequence[bytes]) -> Mail:
@@ -29,7 +31,13 @@ class Mail:
         """
         stuffed = [piece.replace(b"\r\n.", b"\r\n..") for piece in pieces]
         stuffed = [b"." + piece if piece.startswith(b".") else piece for piece in stuffed]
-        return cls(stuffed, sum(map(len, pieces)))
+        return cls(stuffed, sum(map(len, pieces)), not all(map(bytes.isascii, pieces)))
+
+    def lines(self) -> Iterator[bytes]:
+        """The pieces as a program on this machine reads them: no period doubled, each line ended by LF."""
+        for piece in self.pieces:
+            plain = piece[1:] if piece.startswith(b".") else piece
+            yield plain.replace(b"\r\n..", b"\r\n.").replace(b"\r\n", b"\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,3 +55,8 @@ class Envelope:
     sender: str
     recipients: tuple[str, ...]
     mail: Mail
+
+    @property
+    def utf8(self) -> bool:
+        """Whether an address of it is not ASCII, in the mail or here."""
+        return self.mail.utf8 or not all(map(str.isascii, (self.sender, *self.recipients)))
