@@ -60,7 +60,12 @@ def _standard() -> tuple[Path, ...]:
 def _innermost(exception: FrozenException) -> Iterator[str]:
     frames = next((ours for linked in _chain(exception) if (ours := _ours(linked))), None)
     for frame in frames or exception.frames[-1:]:
-        yield f"{Path(frame.filename).name}:{frame.name}"
+        yield f"{_base(frame.filename)}:{frame.name}"
+
+
+@lru_cache(maxsize=4096)
+def _base(filename: str) -> str:
+    return Path(filename).name
 
 
 def _ours(exception: FrozenException) -> list[Frame]:

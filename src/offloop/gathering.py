@@ -17,7 +17,7 @@ from itertools import chain
 from offloop import diagnostics
 from offloop.capture import Record, message_of, restore, text_of
 from offloop.digest import Digest, Gathered, Group, Preceding
-from offloop.fingerprint import fingerprint, kind_of
+from offloop.fingerprint import fingerprint, is_library, kind_of
 from offloop.losses import LOSS_LOGGER
 from offloop.preceding import Rings
 from offloop.schedule import Schedule
@@ -112,7 +112,10 @@ class _News:
 
 def gathering_of(sink: Sink, clock: Callable[[], float]) -> Gathering | None:
     """A sink's, if it has a digest."""
-    return None if sink.digest is None else Gathering(sink.digest, sink.preceding, clock, time.time)
+    if sink.digest is None:
+        return None
+    is_library("")  # the first time it takes a while, and then it is asked on the loop
+    return Gathering(sink.digest, sink.preceding, clock, time.time)
 
 
 class Gathering:

@@ -34,6 +34,7 @@ __all__ = ["Awaited", "Lane"]
 _LAST_CHANCE = 0.05  # seconds before the deadline of a shutdown in which no new attempt begins
 _AWAY = frozenset({"retrying", "failing", "open", "probing"})
 _REST = 1.0  # seconds in which a disk should have given what goes with the last mail
+_BIT = 16  # records that are let go of between two looks at the clock
 _PLACES = 2  # where records are lost: here, and in the queue
 
 
@@ -523,11 +524,18 @@ class Lane:
 
             await run.work(step)
 
-    async def _settle_kinds(self, run: Run) -> None:
-        """See to the kinds of what was told."""
+    async def _settle_kinds(self, run: Run, rest: list[object]) -> None:
+        """See to the kinds of what was told, and let go of thousands of records bit by bit: that takes its time too."""
         if self.gathering is not None:
             pieces = self.gathering.settle()
             await run.work(lambda deadline: all(time.perf_counter() < deadline for _ in pieces))
+
+        def let_go(deadline: float) -> bool:
+            while rest and time.perf_counter() < deadline:
+                del rest[-_BIT:]
+            return not rest
+
+        await run.work(let_go)
 
     # ----------------------------------------------------------------------------------------------------------------
 
@@ -584,7 +592,10 @@ class Lane:
         if batch:
             await self._compile(batch, run)
             await delivery.deliver(batch)
-            await self._settle_kinds(run)
+            if batch.gathered is not None:
+                rest: list[object] = [*batch.held, *batch.gathered.groups]
+                del batch
+                await self._settle_kinds(run, rest)
 
     def _are_givers_done(self, run: Run) -> bool:
         """Whether nothing more comes from other lanes."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 
-from offloop.capture import Record
+from offloop.capture import IMMUTABLE, Record
 from offloop.digest import Preceding
 
 __all__ = ["Rings"]
@@ -46,7 +46,7 @@ class Rings:
     def _task(self, record: Record) -> object:
         for name in self._by:
             value: object = getattr(record, name, None)
-            if isinstance(value, (str, int)):
+            if value is not None and (isinstance(value, (str, int)) or type(value) in IMMUTABLE):
                 return name, value
         return None
 

@@ -125,6 +125,11 @@ class SpooledLane(Lane):
             return counts
         return replace(counts, error=f"spool: {self._trouble}")
 
+    def listen(self, passing: Iterable[tuple[Held, int]], floor: int, mine: Iterable[Held]) -> None:
+        """Take note of what led to what; of what kind it is is found out when it comes from the disk."""
+        if self.sink.preceding is not None:
+            super().listen(passing, floor, mine)
+
     def barrier(self) -> Awaited:
         """What to wait for in a flush: that it is delivered, or, of an outage's spool, on disk."""
         awaited = _Mark(self._is_before, self._next - 1, self.backlog.barrier())
