@@ -31,7 +31,7 @@ class Mailbox(Sink):
     digest = Digest(gather=0.0, hourly=None, daily=None)
 
     def __init__(self, preceding: Preceding | None = None, **options: Any) -> None:
-        super().__init__(**{"level": logging.ERROR, "name": "mail"} | options)
+        super().__init__(**{"level": logging.ERROR, "name": "mail"} | options)  # pyright: ignore[reportArgumentType]
         self.preceding = preceding
         self.groups: list[Group] = []
 
