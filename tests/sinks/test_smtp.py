@@ -338,7 +338,7 @@ async def test_server_that_stops_reading_is_left() -> None:
         sink_to(port, send_timeout=3.0, max_bytes=20_000_000, html=False) as sink,
     ):
         with pytest.raises(TemporaryFailure, match="DATA: Timed out: the server read nothing for 3 s"):
-            await sink.send(batch_for(sink, *("x" * 2_000_000 for _ in range(6))))
+            await sink.send(batch_for(sink, *("x" * 1_000_000 for _ in range(6))))
 
 
 async def test_answer_to_the_mail_has_a_timeout_of_its_own(desk: Desk) -> None:
