@@ -110,17 +110,18 @@ class GatheredWitness(Witness):
 class Gathered:
     """What both machines have beyond their bases."""
 
-    def _begin(self: Any, *, digest: Digest, preceding: Preceding | None, **options: Any) -> None:
-        self.witness = type("Witness", (GatheredWitness,), {"digest": digest, "preceding": preceding})
+    def _begin(self: Any, *arguments: Any, **options: Any) -> None:
+        policies = {name: options.pop(name) for name in ("digest", "preceding")}
+        self.witness = type("Witness", (GatheredWitness,), policies)
         self.logged_by_level: Counter[int] = Counter()
-        super()._begin(**options)  # type: ignore[misc]
+        super()._begin(*arguments, **options)  # type: ignore[misc]
 
     def _log_now(self: Any, level: int, count: int, error: bool) -> None:
         super()._log_now(level, count, error)  # type: ignore[misc]
         with ledger._counting:
             self.logged_by_level[level] += count
 
-    def _check(self: Any, sink: GatheredWitness, report: Any) -> None:
+    def _check(self: Any, sink: Any, report: Any) -> None:
         super()._check(sink, report)  # type: ignore[misc]
         counts = report.sinks[sink.name]
         if sink.name == OTHER or sink.doubtful or counts.recovered:

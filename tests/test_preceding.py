@@ -31,7 +31,8 @@ class Mailbox(Sink):
     digest = Digest(gather=0.0, hourly=None, daily=None)
 
     def __init__(self, preceding: Preceding | None = None, **options: Any) -> None:
-        super().__init__(**{"level": logging.ERROR, "name": "mail"} | options)  # pyright: ignore[reportArgumentType]
+        settings: dict[str, Any] = {"level": logging.ERROR, "name": "mail"}
+        super().__init__(**settings | options)
         self.preceding = preceding
         self.groups: list[Group] = []
 

@@ -13,6 +13,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
+from typing import cast
 
 from offloop import diagnostics
 from offloop.capture import Record, message_of, restore, text_of
@@ -231,7 +232,16 @@ class Gathering:
                 self._closings[kind] = self._closing(kind)
         return list(self._closings.values())[: max(0, limit)]
 
-    def gather(self, records: Sequence[Record], *, closing: bool) -> Generator[None, None, Gathered]:
+    def gather(self, records: Sequence[Record], *, closing: bool) -> Gathered:
+        """What `gathered` gives, at once."""
+        pieces = self.gathered(records, closing=closing)
+        while True:
+            try:
+                next(pieces)
+            except StopIteration as end:
+                return cast("Gathered", end.value)
+
+    def gathered(self, records: Sequence[Record], *, closing: bool) -> Generator[None, None, Gathered]:
         """What a mail with these records, which are about to fly, is to tell; in small pieces of work.
 
         Args:

@@ -511,7 +511,7 @@ class Lane:
     async def _compile(self, batch: Batch, run: Run) -> None:
         """Say in the batch what there is to tell of each kind in it."""
         if self.gathering is not None:
-            pieces = self.gathering.gather(batch.records, closing=run.shutdown.begun)
+            pieces = self.gathering.gathered(batch.records, closing=run.shutdown.begun)
 
             def step(deadline: float) -> bool:
                 try:
