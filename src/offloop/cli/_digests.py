@@ -6,17 +6,17 @@ import asyncio
 import os
 import ssl
 import sys
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 from offloop.capture import Record
 from offloop.cli._lines import NoRecords, parsed
 from offloop.cli._probe import Probe, advice, sample
-from offloop.digest import Digest, Gathered, Preceding
+from offloop.digest import Digest, Preceding
 from offloop.errors import ConfigError, MissingExtra, OffloopError
 from offloop.gathering import Gathering
 from offloop.mailing.redaction import DEFAULT_PATTERNS
@@ -201,17 +201,8 @@ def digest_of(records: Sequence[Record], sink: MailSink) -> Batch:
         raise NoRecords(msg)
     batch = Batch(whole, sink)
     batch.created = last
-    batch.gathered = _done(gathering.gather(whole, closing=False))
+    batch.gathered = gathering.gather(whole, closing=False)
     return batch
-
-
-def _done(work: Generator[None, None, Gathered]) -> Gathered:
-    """What comes of work that is done in pieces."""
-    try:
-        while True:
-            next(work)
-    except StopIteration as end:
-        return cast("Gathered", end.value)
 
 
 def _records(path: Path) -> list[Record]:
