@@ -11,7 +11,7 @@ import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 from typing import cast
 
@@ -19,77 +19,23 @@ from offloop import diagnostics
 from offloop.capture import Record, message_of, restore, text_of
 from offloop.digest import Digest, Gathered, Group, Preceding
 from offloop.fingerprint import fingerprint, is_library, kind_of
+from offloop.folds import Fold, rate_of
 from offloop.losses import LOSS_LOGGER
 from offloop.preceding import Rings
 from offloop.schedule import Schedule
 from offloop.sink import FAILURES, Sink
 from offloop.staging import level_of
 
-__all__ = ["DIGEST_LOGGER", "Fold", "Gathering", "gathering_of"]
+__all__ = ["DIGEST_LOGGER", "Gathering", "gathering_of"]
 
 DIGEST_LOGGER = "offloop.digest"
 
 _WHOLE = 20  # records of a kind that are held whole
-_PARTS = 24  # of the time in which the rate is counted
 _MAX_LEADS = 1_000
 _TITLE = 100  # characters of a message
 _MAX_KNOWN = 4_096
 _MAX_CLOSINGS = 100  # in one mail
 _LOSSES = kind_of(LOSS_LOGGER)
-
-
-@dataclass(slots=True)
-class Rate:
-    """How many there were in each of some equal parts of a time that grows."""
-
-    begin: float = 0.0
-    width: float = 1.0
-    counts: list[int] = field(default_factory=lambda: [0] * _PARTS)
-
-    def add(self, moment: float, count: int = 1) -> None:
-        """Count some; the first sets the begin."""
-        if not any(self.counts):
-            self.begin = moment
-        # Records of several threads may be a little out of order, and a clock may be set back.
-        index = max(0, int((moment - self.begin) / self.width))
-        while index >= _PARTS:
-            halves = [a + b for a, b in zip(self.counts[::2], self.counts[1::2], strict=True)]
-            self.counts = halves + [0] * (_PARTS - len(halves))
-            self.width *= 2
-            index = int((moment - self.begin) / self.width)
-        self.counts[index] += count
-
-    def join(self, other: Rate) -> None:
-        """Count what another does, as well as its parts can tell; it began no earlier."""
-        for index, count in enumerate(other.counts):
-            if count:
-                self.add(other.begin + index * other.width, count)
-
-    def trimmed(self) -> tuple[int, ...]:
-        """The counts up to the last part in which there was any."""
-        return tuple(self.counts[: max((index + 1 for index, count in enumerate(self.counts) if count), default=0)])
-
-
-@dataclass(slots=True)
-class Fold:
-    """Records that are held as a number alone.
-
-    Attributes:
-        counts: How many, by level number.
-        last: When the last of them was logged, in seconds since the epoch.
-        rate: How many were logged when.
-        rows: Their numbers in the spool, if they are there.
-    """
-
-    counts: Counter[int] = field(default_factory=Counter[int])
-    last: float = 0.0
-    rate: Rate = field(default_factory=Rate)
-    rows: list[int] = field(default_factory=list[int])
-
-    @property
-    def count(self) -> int:
-        """How many in all."""
-        return sum(self.counts.values())
 
 
 @dataclass(slots=True)
@@ -414,7 +360,7 @@ class Gathering:
             counts=dict(counts),
             first=min(moments),
             last=max(*moments, *(fold.last for fold in folds)) if folds else max(moments),
-            rate=_rate([] if not count else moments, folds).trimmed(),
+            rate=rate_of([] if not count else moments, folds).trimmed(),
             preceding=next((self._preceding[id(one)] for one in records if id(one) in self._preceding), ()),
             since=min(moments) if progress is None else progress.since,
             total=count + (0 if progress is None else progress.total),
@@ -447,12 +393,3 @@ def _created(record: Record) -> float:
     """When it was logged; a filter may have left anything there."""
     created: object = record.created
     return created if isinstance(created, float) and math.isfinite(created) else time.time()
-
-
-def _rate(moments: Iterable[float], folds: Iterable[Fold]) -> Rate:
-    rate = Rate()
-    for moment in sorted(moments):
-        rate.add(moment)
-    for fold in sorted(folds, key=lambda fold: fold.rate.begin):
-        rate.join(fold.rate)
-    return rate

@@ -17,8 +17,9 @@ from offloop.breaker import Circuit
 from offloop.capture import Held, Record, made, text_of
 from offloop.delivery import Delivery
 from offloop.diversion import Early, Porter
+from offloop.folds import Fold
 from offloop.gate import acceptance, is_below
-from offloop.gathering import Fold, Gathering, gathering_of
+from offloop.gathering import Gathering, gathering_of
 from offloop.ledger import Counts, Ledger
 from offloop.losses import Losses
 from offloop.packing import pack, render, takes_snapshots

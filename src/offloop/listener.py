@@ -38,7 +38,7 @@ __all__ = ["QueueListener"]
 # anyio imports its backend in the first call into it, which would hold the loop for tens of milliseconds.
 import_module("anyio._backends._asyncio")
 
-_HAND = 256  # records taken from the queue at a time
+_HAND, _SMALL_HAND = 256, 48  # records taken from the queue at a time; where kinds are told apart
 _MANY, _FEW = 64, 16  # records routed between two looks at the clock; with filters
 _TURNS = 10  # of the loop, that tasks get to end in when their time is over
 _ROUNDS = 5  # how often a stop goes back for what was logged meanwhile
@@ -347,8 +347,9 @@ class QueueListener:
 
     def _route(self, deadline: float) -> bool:
         """Route a handful of records; True if there are no more."""
-        hand = self._intake.take(_HAND)
         routes = self._routes()
+        # What is routed in a slice is admitted in one piece: no more of it where that takes time for each record.
+        hand = self._intake.take(_SMALL_HAND if any(lane.gathering for _, _, lane in routes) else _HAND)
         levels_matter = any(floor > logging.NOTSET for floor, _, _ in routes)
         are_records = not all(lane.takes_snapshots and accept is None for _, accept, lane in routes)
         step = _FEW if any(accept or lane.gathering for _, accept, lane in routes) else _MANY

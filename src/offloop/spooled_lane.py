@@ -21,7 +21,7 @@ from offloop.backlog import Barrier
 from offloop.capture import Held, Record, made, text_of
 from offloop.delivery import marked_context
 from offloop.diversion import Early
-from offloop.gathering import Fold
+from offloop.folds import Fold
 from offloop.lane import Awaited, Lane
 from offloop.ledger import Counts
 from offloop.overflow import Refusal
