@@ -10,9 +10,11 @@ from typing import Any, cast
 
 import pytest
 
+from helpers import record_of
 from interleaving import VirtualLoop
-from offloop.digest import Digest, Gathered
+from offloop.digest import Digest, Gathered, Preceding
 from offloop.errors import TemporaryFailure
+from offloop.gathering import Gathering
 from offloop.pipeline import Pipeline
 from offloop.policies import Buffer
 from offloop.sink import Batch, Sink
@@ -187,6 +189,20 @@ def test_failed_mail_is_sent_again_as_it_was() -> None:
     sink = tell(story)
     assert len(set(sink.keys)) == len(sink.keys) - 1
     assert sum(sink.counts) == 100
+
+
+def test_what_led_to_a_later_record_is_not_shown_with_an_earlier_one() -> None:
+    """One that an earlier process left on disk comes in after a new one of its kind was seen."""
+    gathering = Gathering(Digest(gather=0), Preceding(), lambda: 0.0, lambda: 0.0)
+    left, new = (record_of("broken", level=logging.ERROR, name="shop") for _ in range(2))
+    left.created -= 100.0
+    gathering.overhear([record_of("just now", name="shop")])
+    new.created += 100.0
+    gathering.classify(new)
+    assert gathering.enter(left, 1)
+    assert gathering.enter(new, 2)
+    (group,) = gathering.gather([left, new], closing=False).groups
+    assert group.preceding == ()
 
 
 def test_rare_error_becomes_rarer() -> None:

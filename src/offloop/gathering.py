@@ -135,8 +135,9 @@ class Gathering:
         pile = self._piles.get(kind)
         if pile is None:
             pile = self._piles[kind] = _Pile(id(record), row is not None)
+            # Of one that comes from disk nothing is known: what was noted since led to others of its kind.
             lead = self._leads.pop(kind, ())
-            if lead:
+            if lead and lead[-1].created <= created:
                 self._preceding[id(record)] = lead
         elif folds and pile.whole >= _WHOLE and pile.is_stored is (row is not None):
             fold = pile.fold
