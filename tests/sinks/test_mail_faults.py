@@ -253,7 +253,8 @@ async def test_local_recipients(tmp_path: Path, replies: str, expected: tuple[in
 async def test_fault_of_the_command(tmp_path: Path, fault: str) -> None:
     """A command that fails, for whatever reason, or does not read its mail, gets it again."""
     # A mail that is larger than what a pipe holds: a digest would be cut.
-    sink = SendmailSink(str(sendmail(tmp_path)), **SETTINGS | {"digest": None})
+    settings: dict[str, Any] = SETTINGS | {"digest": None}
+    sink = SendmailSink(str(sendmail(tmp_path)), **settings)
     sink.setFormatter(logging.Formatter("%(message)s" + "x" * 200_000))
     (tmp_path / "fault").write_text(f"echo >> runs\n{fault}")
     async with in_trouble(sink, (tmp_path / "runs").exists, (tmp_path / "fault").unlink):
