@@ -205,6 +205,18 @@ def test_what_led_to_a_later_record_is_not_shown_with_an_earlier_one() -> None:
     assert group.preceding == ()
 
 
+def test_all_that_was_logged_before_a_stop_is_one_mail() -> None:
+    """What is in the queue still when it begins goes with what has been routed."""
+
+    async def story(sink: Mailbox, pipeline: Pipeline) -> None:
+        for number in range(3_000):
+            log.error("no stock of %d", number)
+
+    sink = tell(story)
+    assert sink.counts == [3_000]
+    assert sink.mails[0][1].closing
+
+
 def test_rare_error_becomes_rarer() -> None:
     """An error that comes back each 90 seconds is not told each time."""
 

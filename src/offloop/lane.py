@@ -682,10 +682,14 @@ class Lane:
                 return
             await self._sleep(left)
         # One mail, rather than one of what is here by now and another of the rest.
-        loop = asyncio.get_running_loop()
-        until = loop.time() + _REST
-        while self._expects_more and loop.time() < until and not run.shutdown.over:
+        loop, shutdown = asyncio.get_running_loop(), run.shutdown
+        until = loop.time() + (min(_REST, shutdown.remaining / 2) if shutdown.begun else _REST)
+        while (self._expects_more or self._is_to_be_asked(run)) and loop.time() < until and not shutdown.over:
             await self._sleep(until - loop.time())
+
+    def _is_to_be_asked(self, run: Run) -> bool:
+        """Whether a shutdown has begun, and more may be on its way from the queue: once that is here we are asked."""
+        return run.shutdown.begun and not (self._flushing or run.routed)
 
 
 def _now() -> float:
