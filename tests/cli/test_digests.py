@@ -42,6 +42,7 @@ def test_text_is_printed(file: Path) -> None:
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("Subject: [shop] 2 kinds, 31 errors: ")
     assert "30 times" in result.stdout
+    assert "10 more were counted, and not kept." in result.stdout
     assert result.stdout.index("the till is on fire") < result.stdout.index("order 0 failed")
     assert "reading the feed" in result.stdout
     assert "abcdefgh0" not in result.stdout

@@ -100,9 +100,15 @@ def _section(section: Section) -> Iterator[str]:
     yield from _entries("What led there", section.preceding)
     yield from _context(section.context)
     yield from _entries("More of them", section.others)
+    if section.folded and section.others:
+        yield _remark(f"{section.folded:,} more were counted, and not kept.")
     if section.missing:
-        yield f'<p style="margin:8px 0 0;font-size:14px;{_QUIET}">Not shown here: {escaped(section.missing)}.</p>\n'
+        yield _remark(f"Not shown here: {section.missing}.")
     yield "</div></div>\n"
+
+
+def _remark(text: str) -> str:
+    return f'<p style="margin:8px 0 0;font-size:14px;{_QUIET}">{escaped(text)}</p>\n'
 
 
 def _preformatted(text: str) -> Iterator[str]:

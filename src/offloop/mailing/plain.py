@@ -61,6 +61,8 @@ def _section(section: Section, number: int) -> Iterator[str]:
     if section.others:
         yield "More of them:\n\n"
         yield from _entries(section.others)
+    if section.folded and section.others:
+        yield f"  {section.folded:,} more were counted, and not kept.\n\n"
     if section.missing:
         yield _wrapped(f"[Not shown here: {section.missing}.]")
         yield "\n"

@@ -81,6 +81,7 @@ class Section:
         others: Further records.
         preceding: Records of lower levels from before the first.
         context: Names and values: where it comes from, what was given as `extra`.
+        folded: How many more there were of which only the number was kept.
         missing: What of this kind is not shown; may be empty.
     """
 
@@ -104,6 +105,7 @@ class Section:
     others: tuple[Entry, ...]
     preceding: tuple[Entry, ...]
     context: tuple[tuple[str, str], ...]
+    folded: int
     missing: str
 
     @property
@@ -377,6 +379,7 @@ class _Writer:
             others=others,
             preceding=self._preceding(group.preceding),
             context=() if notice else self._context(first),
+            folded=0 if notice else max(0, group.count - len(group.records)),
             missing=", ".join(words for words, is_gone in zip(missing, gone, strict=True) if is_gone),
         )
 
