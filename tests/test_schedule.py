@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from offloop.digest import Digest
 from offloop.schedule import Schedule
 
+pytestmark = pytest.mark.once
+
 HOUR, DAY = 3600.0, 86_400.0
 EPOCH = 1.7e9
 KINDS = ("a", "b", "c")

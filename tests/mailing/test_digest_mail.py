@@ -19,6 +19,8 @@ from offloop.digest import Cap, Gathered
 from offloop.formatters.text import TextFormatter
 from offloop.mailing.report import Known
 
+pytestmark = pytest.mark.once
+
 KNOWN = {KIND: Known("KeyError in cart.py: 'sku-17'", "KeyError in cart.py", "ERROR", 40, "shop.cart")}
 
 

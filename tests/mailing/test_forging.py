@@ -8,6 +8,7 @@ import re
 from html.parser import HTMLParser
 from typing import Any
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +19,8 @@ from offloop.formatters.text import TextFormatter
 from offloop.mailing.headers import printable
 from offloop.mailing.redaction import Redactor
 from offloop.mailing.templates import Templates
+
+pytestmark = pytest.mark.once
 
 HEADERS = [
     "From", "To", "Subject", "Date", "Message-ID", "In-Reply-To", "References", "Auto-Submitted",

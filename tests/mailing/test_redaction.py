@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from offloop.errors import ConfigError
 from offloop.mailing.redaction import DEFAULT_PATTERNS, HIDDEN, Redactor
 
+pytestmark = pytest.mark.once
+
 REDACT = Redactor("", DEFAULT_PATTERNS)
 AWS = "AKIA" + "ABCDEFGHIJKLMNOP"
 SLACK = "xoxb" + "-123456789012-abcdef"

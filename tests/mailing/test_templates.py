@@ -16,6 +16,8 @@ from offloop.formatters.text import TextFormatter
 from offloop.mailing.composing import composed
 from offloop.mailing.templates import Templates
 
+pytestmark = pytest.mark.once
+
 TEXT = "{% for kind in mail.sections %}{{ kind.what }} x{{ kind.count }}\n{% endfor %}"
 
 

@@ -304,6 +304,7 @@ class TestSMTPSinkPipelined(TestSMTPSink):
                 yield
 
 
+@pytest.mark.once
 class TestLMTPSink(SinkContract):
     @pytest.fixture(autouse=True)
     async def server(self) -> AsyncIterator[None]:
