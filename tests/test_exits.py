@@ -217,9 +217,9 @@ async def test_what_is_printed_has_a_bound(tmp_path: Path) -> None:
     running = await ended(tmp_path, source)
     (stats,) = told(running.text)
     assert len(running.errors) < 1024 * 1024 + 1_000
-    count = stats["nobody"]["printed"]
-    assert count > 0
-    assert len(printed(running.trouble, "nobody")) in {count, count + 1}  # on a busy machine one may be cut off
+    # On a busy machine the last one is cut off, and not counted.
+    whole = [line for line in printed(running.trouble, "nobody") if line.endswith("x" * 10_000)]
+    assert stats["nobody"]["printed"] == len(whole) > 0
     assert given_up(stats, "nobody") == 300
 
 

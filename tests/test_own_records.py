@@ -22,7 +22,8 @@ async def test_debug_mode_of_asyncio(log: logging.Logger) -> None:
     asyncio_log.parent = log
     try:
         async with collecting() as collector:
-            async with Pipeline(TCPSink("127.0.0.1", collector.port), logger=log) as pipeline:
+            # What asyncio says after it was left waits for the end of the process, when nobody listens any more.
+            async with Pipeline(TCPSink("127.0.0.1", collector.port), logger=log, shutdown_timeout=2) as pipeline:
                 log.info("hello")
                 assert (await pipeline.flush(5)).complete
                 offered = pipeline.stats().intake.offered
