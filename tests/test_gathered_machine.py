@@ -18,7 +18,7 @@ from hypothesis.stateful import initialize
 import test_ledger_machine as ledger
 from offloop import Batch, Batching, Buffer, Digest, Preceding
 from offloop.capture import made
-from offloop.gathering import DIGEST_LOGGER
+from offloop.digest import DIGEST_LOGGER
 from test_ledger_machine import OTHER, PipelineMachine, SpooledMachine, Witness, step, tally
 
 DIGESTS = (

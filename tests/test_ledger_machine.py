@@ -41,7 +41,7 @@ from offloop import (
     TemporaryFailure,
 )
 from offloop.capture import Record, made
-from offloop.gathering import DIGEST_LOGGER
+from offloop.digest import DIGEST_LOGGER
 from offloop.losses import LOSS_LOGGER, QUEUE, Losses
 from offloop.spooled_lane import SpooledLane
 from offloop.testing import MemorySink

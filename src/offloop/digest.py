@@ -14,9 +14,12 @@ from itertools import compress
 
 from offloop.capture import Record
 from offloop.errors import ConfigError
-from offloop.policies import at_least, whole
+from offloop.policies import at_least, level_number, whole
 
-__all__ = ["Cap", "Digest", "Gathered", "Group", "Preceding"]
+__all__ = ["DIGEST_LOGGER", "Cap", "Digest", "Gathered", "Group", "Preceding"]
+
+DIGEST_LOGGER = "offloop.digest"
+"""Says in a sink's stream that a kind is over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,10 +79,7 @@ class Preceding:
 
     def __post_init__(self) -> None:
         whole("Preceding.", "records", self.records, "record")
-        number: object = logging.getLevelName(self.level) if isinstance(self.level, str) else self.level
-        if isinstance(number, bool) or not isinstance(number, int):
-            msg = f"Preceding.level must be a level's name or number, got {self.level!r}"
-            raise ConfigError(msg)
+        level_number("Preceding.", "level", self.level)
         if isinstance(self.by, str) or not all(isinstance(name, str) for name in self.by):
             msg = f"Preceding.by must be a list of attribute names, got {self.by!r}"
             raise ConfigError(msg)
@@ -87,7 +87,7 @@ class Preceding:
     @property
     def levelno(self) -> int:
         """The level as a number."""
-        return self.level if isinstance(self.level, int) else logging.getLevelNamesMapping()[self.level]
+        return level_number("Preceding.", "level", self.level)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

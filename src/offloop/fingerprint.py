@@ -10,9 +10,10 @@ from functools import lru_cache
 from pathlib import Path
 
 from offloop.capture import Record
+from offloop.records import file_of
 from offloop.tracebacks import Frame, FrozenException
 
-__all__ = ["fingerprint", "is_library", "kind_of"]
+__all__ = ["fingerprint", "is_library", "kind_of", "within_library"]
 
 _FRAMES = 3
 _FIRST = 200  # characters of a message that was written without arguments
@@ -23,6 +24,7 @@ _VALUES = re.compile(
     r"""'[^']*'|"[^"]*"|\b0x[0-9a-fA-F]+\b|\b(?=[0-9a-fA-F-]*[0-9])[0-9a-fA-F]{8,}(?:-[0-9a-fA-F]{4,}){0,4}\b|[0-9]+"""
 )
 _FOREIGN = re.compile(r"(?:^|[/\\])(?:site|dist)-packages[/\\]|^<frozen ")
+_INSTALLED = re.compile(r".*[/\\](?:site|dist)-packages[/\\]")
 
 
 def fingerprint(record: Record) -> Hashable:
@@ -51,6 +53,16 @@ def is_library(filename: str) -> bool:
     return bool(_FOREIGN.search(filename)) or any(Path(filename).is_relative_to(home) for home in _standard())
 
 
+def within_library(filename: str) -> str:
+    """A library's source file without the folder that it was installed in."""
+    match = _INSTALLED.search(filename)
+    if match is not None:
+        return filename[match.end() :]
+    path = Path(filename)
+    home = next((home for home in _standard() if path.is_relative_to(home)), None)
+    return filename if home is None else str(path.relative_to(home))
+
+
 @lru_cache(maxsize=1)
 def _standard() -> tuple[Path, ...]:
     paths = sysconfig.get_paths()
@@ -60,12 +72,7 @@ def _standard() -> tuple[Path, ...]:
 def _innermost(exception: FrozenException) -> Iterator[str]:
     frames = next((ours for linked in _chain(exception) if (ours := _ours(linked))), None)
     for frame in frames or exception.frames[-1:]:
-        yield f"{_base(frame.filename)}:{frame.name}"
-
-
-@lru_cache(maxsize=4096)
-def _base(filename: str) -> str:
-    return Path(filename).name
+        yield f"{file_of(frame.filename)[0]}:{frame.name}"
 
 
 def _ours(exception: FrozenException) -> list[Frame]:

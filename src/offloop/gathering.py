@@ -17,7 +17,7 @@ from typing import cast
 
 from offloop import diagnostics
 from offloop.capture import Record, message_of, restore, text_of
-from offloop.digest import Digest, Gathered, Group, Preceding
+from offloop.digest import DIGEST_LOGGER, Digest, Gathered, Group, Preceding
 from offloop.fingerprint import fingerprint, is_library, kind_of
 from offloop.folds import Fold, rate_of
 from offloop.losses import LOSS_LOGGER
@@ -26,9 +26,7 @@ from offloop.schedule import Schedule
 from offloop.sink import FAILURES, Sink
 from offloop.staging import level_of
 
-__all__ = ["DIGEST_LOGGER", "Gathering", "gathering_of"]
-
-DIGEST_LOGGER = "offloop.digest"
+__all__ = ["Gathering", "gathering_of"]
 
 _WHOLE = 20  # records of a kind that are held whole
 _MAX_LEADS = 1_000
@@ -81,7 +79,6 @@ class Gathering:
         """
         self.schedule = Schedule(digest, clock, wall)
         self._fingerprint = digest.fingerprint
-        self._wall = wall
         self._rings = None if preceding is None else Rings(preceding)
         self._known: dict[Hashable, str] = {}
         self._chunk: dict[int, str] = {}

@@ -509,21 +509,20 @@ class Lane:
             self.gathering.landed()
         self.backlog.land()
 
-    async def _compile(self, batch: Batch, run: Run) -> None:
+    async def _compile(self, batch: Batch, gathering: Gathering, run: Run) -> None:
         """Say in the batch what there is to tell of each kind in it."""
-        if self.gathering is not None:
-            pieces = self.gathering.gathered(batch.records, closing=run.shutdown.begun)
+        pieces = gathering.gathered(batch.records, closing=run.shutdown.begun)
 
-            def step(deadline: float) -> bool:
-                try:
-                    while time.perf_counter() < deadline:
-                        next(pieces)
-                except StopIteration as end:
-                    batch.gathered = end.value
-                    return True
-                return False
+        def step(deadline: float) -> bool:
+            try:
+                while time.perf_counter() < deadline:
+                    next(pieces)
+            except StopIteration as end:
+                batch.gathered = end.value
+                return True
+            return False
 
-            await run.work(step)
+        await run.work(step)
 
     async def _settle_kinds(self, run: Run, rest: list[object]) -> None:
         """See to the kinds of what was told, and let go of thousands of records bit by bit: that takes its time too."""
@@ -591,7 +590,8 @@ class Lane:
         self._announce(limit, closings=not run.shutdown.begun)
         batch = await pack(self.sink, self.backlog, self.ledger, self.siblings, run)
         if batch:
-            await self._compile(batch, run)
+            if self.gathering is not None:
+                await self._compile(batch, self.gathering, run)
             await delivery.deliver(batch)
             if batch.gathered is not None:
                 rest: list[object] = [*batch.held, *batch.gathered.groups]

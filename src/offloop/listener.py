@@ -349,10 +349,11 @@ class QueueListener:
         """Route a handful of records; True if there are no more."""
         routes = self._routes()
         # What is routed in a slice is admitted in one piece: no more of it where that takes time for each record.
-        hand = self._intake.take(_SMALL_HAND if any(lane.gathering for _, _, lane in routes) else _HAND)
+        has_kinds = any(lane.gathering is not None for _, _, lane in routes)
+        hand = self._intake.take(_SMALL_HAND if has_kinds else _HAND)
         levels_matter = any(floor > logging.NOTSET for floor, _, _ in routes)
         are_records = not all(lane.takes_snapshots and accept is None for _, accept, lane in routes)
-        step = _FEW if any(accept or lane.gathering for _, accept, lane in routes) else _MANY
+        step = _FEW if has_kinds or any(accept is not None for _, accept, _ in routes) else _MANY
         start = count = 0
         while start < len(hand):
             held, sizes, levels, odd = sift(hand[start : start + step], deadline)

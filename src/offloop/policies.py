@@ -18,6 +18,7 @@ __all__ = [
     "QueueOverflow",
     "Retry",
     "at_least",
+    "level_number",
     "one_of",
     "share",
     "whole",
@@ -50,6 +51,19 @@ def whole(owner: str, name: str, value: float, unit: str) -> None:
     if not isinstance(value, int):
         msg = f"{owner}{name} must be a whole number, got {value!r}"
         raise ConfigError(msg)
+
+
+def level_number(owner: str, name: str, level: object) -> int:
+    """A level, by its name or number, as a number.
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    number: object = logging.getLevelName(level) if isinstance(level, str) else level
+    if isinstance(number, bool) or not isinstance(number, int):
+        msg = f"{owner}{name} must be a level's name or number, got {level!r}"
+        raise ConfigError(msg)
+    return number
 
 
 def share(owner: str, name: str, value: float) -> None:

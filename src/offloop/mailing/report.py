@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from itertools import chain
 
 from offloop.capture import Record, extras, message_of
-from offloop.digest import Gathered, Group
+from offloop.digest import DIGEST_LOGGER, Gathered, Group
+from offloop.losses import LOSS_LOGGER
 from offloop.mailing.letter import Letter
 from offloop.mailing.shown import Shown, counted, day_of, moment, span
 from offloop.mailing.sparkline import sparkline
@@ -35,7 +36,7 @@ __all__ = [
 ]
 
 _FIRST = 10  # kinds that are shown in more detail where there are many
-_NOTICES = ("offloop.loss", "offloop.digest")
+_NOTICES = (LOSS_LOGGER, DIGEST_LOGGER)
 _TRACE = ("trace_id", "otelTraceID", "span_id", "otelSpanID", "request_id", "correlation_id")
 
 

@@ -12,6 +12,7 @@ from offloop.digest import Gathered, Group
 from offloop.errors import ConfigError
 from offloop.mailing.headers import Mailbox
 from offloop.mailing.report import Known, is_notice
+from offloop.policies import level_number
 
 __all__ = ["Recipient", "Recipients", "Route", "To", "part_of"]
 
@@ -31,10 +32,7 @@ class Recipient:
     logger: str = ""
 
     def __post_init__(self) -> None:
-        number: object = logging.getLevelName(self.level) if isinstance(self.level, str) else self.level
-        if isinstance(number, bool) or not isinstance(number, int):
-            msg = f"Recipient.level must be a level's name or number, got {self.level!r}"
-            raise ConfigError(msg)
+        level_number("Recipient.", "level", self.level)
         if not isinstance(self.logger, str):
             msg = f"Recipient.logger must be a logger's name, or '' for all of them, got {self.logger!r}"
             raise ConfigError(msg)
@@ -43,7 +41,7 @@ class Recipient:
     @property
     def levelno(self) -> int:
         """The level as a number."""
-        return self.level if isinstance(self.level, int) else logging.getLevelNamesMapping()[self.level]
+        return level_number("Recipient.", "level", self.level)
 
     def wants(self, name: str, levelno: int) -> bool:
         """Whether a record of this logger and level is for them."""

@@ -17,7 +17,7 @@ from offloop.mailing.sink import MailOptions, MailSink
 from offloop.mailing.wire import Envelope
 from offloop.policies import at_least
 
-__all__ = ["DATA_TIMEOUT", "SEND_TIMEOUT", "ServedSink", "check_host", "check_port", "step_timeout"]
+__all__ = ["DATA_TIMEOUT", "SEND_TIMEOUT", "ServedSink", "check_host", "check_port", "check_steps", "step_timeout"]
 
 SEND_TIMEOUT = 60.0
 DATA_TIMEOUT = 600.0  # RFC 5321, section 4.5.3.2.6
@@ -211,6 +211,21 @@ def step_timeout(owner: str, mail: MailOptions) -> float:
     timeout = mail.get("send_timeout", SEND_TIMEOUT)
     at_least(owner, "send_timeout", timeout, 0.001, "seconds")
     return timeout
+
+
+def check_steps(
+    owner: str, local_hostname: object, connect_timeout: float, data_timeout: float, greylist_wait: float
+) -> None:
+    """Refuse what can't be said of a conversation, whatever the server.
+
+    Raises:
+        ConfigError: With the value.
+    """
+    if local_hostname is not None:
+        check_host(owner, "local_hostname", local_hostname)
+    at_least(owner, "connect_timeout", connect_timeout, 0.001, "seconds")
+    at_least(owner, "data_timeout", data_timeout, 0.001, "seconds")
+    at_least(owner, "greylist_wait", greylist_wait, 0, "seconds")
 
 
 def check_host(owner: str, name: str, value: object) -> None:

@@ -6,16 +6,13 @@ Reads source files (linecache), so it belongs in a worker thread.
 from __future__ import annotations
 
 import linecache
-import re
-import sysconfig
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 
 from offloop.capture import Record
-from offloop.fingerprint import is_library
+from offloop.fingerprint import is_library, within_library
 from offloop.mailing.shown import Shown
+from offloop.records import file_of
 from offloop.tracebacks import Frame, FrozenException
 
 __all__ = ["Call", "Failure", "cause_of", "failures_of", "trail_of"]
@@ -26,8 +23,6 @@ _MAX_MESSAGE = 2_000  # characters
 _MAX_NOTES = 10
 _CAUSE = "The above exception was the direct cause of the following exception:"
 _CONTEXT = "During handling of the above exception, another exception occurred:"
-
-_INSTALLED = re.compile(r".*[/\\](?:site|dist)-packages[/\\]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +76,7 @@ def cause_of(record: Record) -> tuple[str, str, str] | None:
         own = next((frame for frame in reversed(link.frames) if not is_library(frame.filename)), None)
         link = link.cause or link.context
     innermost = own or (exception.frames[-1] if exception.frames else None)
-    file = "" if innermost is None else re.split(r"[/\\]", innermost.filename)[-1]
+    file = "" if innermost is None else file_of(innermost.filename)[0]
     return exception.qualname.rpartition(".")[2], file, exception.message
 
 
@@ -156,26 +151,10 @@ def _call(frame: Frame, shown: Shown, omitted: int, *, innermost: bool) -> Call:
     library = is_library(frame.filename)
     source = linecache.getline(frame.filename, frame.lineno).strip() if innermost or not library else ""
     return Call(
-        file=shown.line(_shorter(frame.filename) if library else frame.filename, 200),
+        file=shown.line(within_library(frame.filename) if library else frame.filename, 200),
         line=frame.lineno,
         function=shown.line(frame.name, 80),
         source=shown.line(source, 200),
         application=not library,
         omitted=omitted,
     )
-
-
-def _shorter(filename: str) -> str:
-    """A library's file without the folder that it was installed in."""
-    match = _INSTALLED.search(filename)
-    if match is not None:
-        return filename[match.end() :]
-    home = next((home for home in _standard() if filename.startswith(home)), "")
-    return filename[len(home) :]
-
-
-@lru_cache(maxsize=1)
-def _standard() -> tuple[str, ...]:
-    """Where Python's own library is."""
-    paths = sysconfig.get_paths()
-    return tuple(str(Path(paths[name], "x"))[:-1] for name in ("stdlib", "platstdlib") if name in paths)

@@ -11,10 +11,9 @@ from offloop.mailing.access import Access
 from offloop.mailing.client import LocalSession, Session
 from offloop.mailing.opening import opened_locally
 from offloop.mailing.routes import To
-from offloop.mailing.served import DATA_TIMEOUT, ServedSink, check_host, check_port, step_timeout
+from offloop.mailing.served import DATA_TIMEOUT, ServedSink, check_host, check_port, check_steps, step_timeout
 from offloop.mailing.sink import MailOptions
 from offloop.names import Endpoint
-from offloop.policies import at_least
 
 __all__ = ["LMTPSink"]
 
@@ -66,11 +65,7 @@ class LMTPSink(ServedSink):
         owner = f"{type(self).__name__}: "
         timeout = step_timeout(owner, mail)
         where, host = _where(owner, path_or_host, port)
-        if local_hostname is not None:
-            check_host(owner, "local_hostname", local_hostname)
-        at_least(owner, "connect_timeout", connect_timeout, 0.001, "seconds")
-        at_least(owner, "data_timeout", data_timeout, 0.001, "seconds")
-        at_least(owner, "greylist_wait", greylist_wait, 0, "seconds")
+        check_steps(owner, local_hostname, connect_timeout, data_timeout, greylist_wait)
         self._connect_timeout = connect_timeout
         access = Access(
             where=where,

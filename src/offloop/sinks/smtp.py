@@ -14,10 +14,10 @@ from offloop.mailing.access import TLS, Access
 from offloop.mailing.client import Session
 from offloop.mailing.opening import opened
 from offloop.mailing.routes import To
-from offloop.mailing.served import DATA_TIMEOUT, ServedSink, check_host, check_port, step_timeout
+from offloop.mailing.served import DATA_TIMEOUT, ServedSink, check_host, check_port, check_steps, step_timeout
 from offloop.mailing.sink import MailOptions
 from offloop.names import Endpoint
-from offloop.policies import at_least, one_of
+from offloop.policies import one_of
 
 __all__ = ["SMTPSink"]
 
@@ -96,11 +96,7 @@ class SMTPSink(ServedSink):
         owner = f"{type(self).__name__}: "
         timeout = step_timeout(owner, mail)
         servers = _endpoints(owner, host, port, endpoints)
-        if local_hostname is not None:
-            check_host(owner, "local_hostname", local_hostname)
-        at_least(owner, "connect_timeout", connect_timeout, 0.001, "seconds")
-        at_least(owner, "data_timeout", data_timeout, 0.001, "seconds")
-        at_least(owner, "greylist_wait", greylist_wait, 0, "seconds")
+        check_steps(owner, local_hostname, connect_timeout, data_timeout, greylist_wait)
         one_of(owner, "tls", tls, get_args(TLS))
         _check_login(owner, username, password, token, tls)
         if tls == "off" and tls_context is not None:
