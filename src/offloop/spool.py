@@ -32,7 +32,8 @@ class Spool:
         max_age: Seconds after which a record that waits on disk is dropped (`expired`). None: never.
         when: `"outage"` stores what does not fit into the sink's buffer and what is left when a shutdown's deadline is
             near. `"always"` stores each record before it is sent: nothing but what was logged within the last
-            milliseconds is lost when the process is killed.
+            milliseconds is lost when the process is killed. A sink with a digest, which holds records back, has it so
+            in either mode.
         durable: Whether what is stored also outlives the loss of power (`synchronous=FULL`); each commit waits for the
             disk then.
     """

@@ -13,12 +13,13 @@ from mails import NOON, bodies, failed, group, over, record
 from mailservers import parsed
 from offloop import diagnostics
 from offloop.capture import Record
-from offloop.digest import Gathered, Group
+from offloop.digest import Gathered, Group, Preceding
 from offloop.errors import ConfigError
 from offloop.mailing.outcome import Outcome
 from offloop.mailing.sink import MailOptions, MailSink, Recipient
 from offloop.mailing.wire import Envelope
 from offloop.pipeline import Pipeline
+from offloop.policies import Batching
 from offloop.sink import Batch
 
 
@@ -173,6 +174,9 @@ async def test_secrets_do_not_leave() -> None:
         ({"release": 5}, "release must be text, or left out, got 5"),
         ({"templates": {"mail.txt": "x"}, "digest": None}, "templates are of digests, and digest=None makes none"),
         ({"templates": {"subject.txt": "x"}, "subject": "y"}, "subject and templates with a subject.txt exclude"),
+        ({"templates": {"mail.html": "x"}, "html": False}, "templates with a mail.html and html=False exclude"),
+        ({"preceding": Preceding(), "digest": None}, "preceding goes with a digest, and digest=None makes none"),
+        ({"batching": Batching(max_wait=5)}, "batching.max_wait: a digest has a schedule of its own"),
         ({"redact": "x"}, "redact: expected a list of regular expressions"),
         ({"subject": "{nothing}"}, "subject: expected text with any of "),
         ({"to": []}, "to must have at least 1 address"),

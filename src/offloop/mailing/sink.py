@@ -35,6 +35,7 @@ __all__ = ["DEFAULT_PATTERNS", "MailOptions", "MailSink", "Recipient", "To"]
 
 _MIN_BYTES = 16 * 1024
 _MAX_KNOWN = 10_000  # kinds that are remembered by name
+_PRECEDING = Preceding()
 _ONE_DIGEST = Batching(max_records=10_000, max_bytes=64 * 1024 * 1024)
 
 
@@ -72,7 +73,7 @@ class MailSink(Sink):
         to: To,
         subject: str | None = None,
         digest: Digest | None = Digest(),
-        preceding: Preceding | None = Preceding(),
+        preceding: Preceding | None = _PRECEDING,
         max_bytes: int = 1024 * 1024,
         html: bool = True,
         app: str | None = None,
@@ -123,6 +124,9 @@ class MailSink(Sink):
             msg = f"{owner}batching.max_wait: a digest has a schedule of its own: leave it out, or give digest=None"
             raise ConfigError(msg)
         at_least(owner, "max_bytes", max_bytes, _MIN_BYTES, "bytes")
+        if digest is None and preceding is not None and preceding is not _PRECEDING:
+            msg = f"{owner}preceding goes with a digest, and digest=None makes none: leave one of them out"
+            raise ConfigError(msg)
         self.digest = digest
         self.preceding = preceding if digest is not None else None
         _check_texts(owner, app, release)
@@ -139,7 +143,7 @@ class MailSink(Sink):
         if self._recipients.choosy:
             self.addFilter(self._is_wanted)
         self._templates = None if templates is None else Templates(owner, templates)
-        _check_forms(owner, digest, subject, self._templates)
+        _check_forms(owner, digest, subject, self._templates, html=html)
         default = DEFAULT_SUBJECT if digest is None else None
         subject = default if subject is None else subject
         self._subject = None if subject is None else Subject(owner, subject)
@@ -310,11 +314,16 @@ def _check_texts(owner: str, app: object, release: object) -> None:
             raise ConfigError(msg)
 
 
-def _check_forms(owner: str, digest: Digest | None, subject: str | None, templates: Templates | None) -> None:
+def _check_forms(
+    owner: str, digest: Digest | None, subject: str | None, templates: Templates | None, *, html: bool
+) -> None:
     if templates is None:
         return
     if digest is None:
         msg = f"{owner}templates are of digests, and digest=None makes none: leave one of them out"
+        raise ConfigError(msg)
+    if not html and "mail.html" in templates:
+        msg = f"{owner}templates with a mail.html and html=False exclude each other: leave one of them out"
         raise ConfigError(msg)
     if subject is not None and "subject.txt" in templates:
         msg = f"{owner}subject and templates with a subject.txt exclude each other: leave one of them out"

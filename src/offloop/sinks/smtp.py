@@ -32,8 +32,8 @@ class SMTPSink(ServedSink):
     mail was sent again. Some recipients refused is a delivered mail and a line of diagnostics; one that is put off
     gets the mail later, and the others get it once.
 
-    The subject shows a record's message as it was logged, whatever the formatter does; where it must not, give a
-    `subject` without `{message}`.
+    The subject shows a record's message as it was logged but for its secrets (`redact`), whatever the formatter does;
+    where it must not, give a `subject` without `{message}` and `{what}`.
     """
 
     def __init__(
