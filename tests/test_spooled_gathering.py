@@ -19,6 +19,7 @@ from helpers import until
 from offloop import Batch, Digest, Pipeline, Retry, Sink, Spool, TemporaryFailure
 from offloop.cli.app import app
 from offloop.digest import Gathered
+from offloop.lane import Lane
 from offloop.spooling.store import stem_of
 
 HOUR = Digest(gather=3600.0, first=3600.0, hourly=None, daily=None)
@@ -104,6 +105,36 @@ async def test_counts_go_on_in_the_next_process(log: logging.Logger, tmp_path: P
         assert groups[0].mails == times
     assert (tmp_path / MEMO).stat().st_mode & 0o777 == 0o600
     assert [path.name for path in tmp_path.iterdir()] == [MEMO]
+
+
+async def test_what_is_written_down_counts_the_last_mail(
+    log: logging.Logger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though it takes the loop a while to see to the kinds that were told, and the disk could have been quicker."""
+    settle = Lane._settle_kinds
+
+    async def late(lane: Lane, *arguments: Any) -> None:
+        await asyncio.sleep(0.02)
+        await settle(lane, *arguments)
+
+    monkeypatch.setattr(Lane, "_settle_kinds", late)
+    sink = Mailbox(tmp_path)
+    async with Pipeline(sink, logger=log) as pipeline:
+        for times in range(1, 3):
+            say(log, 50)
+            assert (await pipeline.flush(10)).complete
+            await until(lambda told=50 * times: total_of(tmp_path) == told)
+        say(log, 50)
+        assert (await pipeline.flush(10)).complete
+    assert total_of(tmp_path) == 150
+    assert [path.name for path in tmp_path.iterdir()] == [MEMO]
+
+
+def total_of(directory: Path) -> int:
+    """Give how many are written down as told; 0 if nothing is."""
+    path = directory / MEMO
+    kinds = json.loads(path.read_bytes())["kinds"] if path.exists() else {}
+    return sum(row[4] for row in kinds.values())
 
 
 async def test_mails_count_once_where_a_pipeline_is_entered_again(log: logging.Logger, tmp_path: Path) -> None:

@@ -246,6 +246,11 @@ class Gathering:
         yield from self._settling
         self._settling = None
 
+    @property
+    def is_landing(self) -> bool:
+        """Whether the kinds of what was told are still to be seen to."""
+        return bool(self._news) or self._settling is not None
+
     def lose(self, record: Record) -> Fold | None:
         """It leaves without being told; gives what is held as a number alone behind it."""
         fold = self._folds.pop(id(record), None)

@@ -561,6 +561,7 @@ class Lane:
                 # Not when the task of a loop that was closed without a stop is collected, while another loop delivers.
                 if self._run is run:
                     self._land()
+            self._stepped()
         if self._run is not run:
             return  # left behind: the sink is another loop's by now
         self.porter.end(run)
@@ -597,6 +598,9 @@ class Lane:
                 rest: list[object] = [*batch.held, *batch.gathered.groups]
                 del batch
                 await self._settle_kinds(run, rest)
+
+    def _stepped(self) -> None:
+        """Nothing is in flight, and what was told is seen to."""
 
     def _are_givers_done(self, run: Run) -> bool:
         """Whether nothing more comes from other lanes."""

@@ -301,6 +301,10 @@ class SpooledLane(Lane):
         self._is_told = True
         return super()._told(held, filtered)
 
+    def _stepped(self) -> None:
+        if self.gathering is not None:
+            self._ring()  # what was told may leave the disk now
+
     def _drop(self, record: Held, reason: Refusal) -> None:
         if self._loose.pop(id(record), None) is None:
             self._settled.append(self._safe.pop(id(record)))
@@ -530,12 +534,16 @@ class SpooledLane(Lane):
         tail = self._from_tail(self._group - len(front)) if self._is_to_write else []
         self._pressed = self._pressed and len(front) + len(tail) >= self._group
         want = self._wanted
-        memo = self._memo()
-        if not (front or tail or self._settled or want or memo):
+        # What was told leaves together with how far the digest has come by it.
+        lands = self._ending or self.gathering is None or not self.gathering.is_landing
+        memo = self._memo() if lands else None
+        settled = sorted(self._settled) if lands else []
+        if not (front or tail or settled or want or memo):
             return None
         keep = tail and self._stays(tail)
         handed = tail[-1][0] if keep else front[-1][0] if front else -1
-        settled, self._settled = sorted(self._settled), []
+        if settled:
+            self._settled = []
         self._writing = tail
         self._removing = bool(settled)
         self._claim = Claim()
@@ -555,6 +563,7 @@ class SpooledLane(Lane):
         if self.gathering is None or not self._is_told:
             return None
         self._is_told = False
+        self.gathering.landed()
         return self.gathering.schedule.saved()
 
     def _front(self) -> list[Numbered]:

@@ -17,6 +17,7 @@ from mailservers import parsed
 from offloop.capture import Record
 from offloop.digest import Cap, Gathered
 from offloop.formatters.text import TextFormatter
+from offloop.mailing.letter import joined
 from offloop.mailing.report import Known
 
 pytestmark = pytest.mark.once
@@ -263,34 +264,56 @@ def test_odd_records_are_told_all_the_same() -> None:
     assert "2 ERROR, 1 Level 35" in plain
 
 
-def messages() -> st.SearchStrategy[str]:
-    """Give texts short and long, that can and can't be compressed."""
-    return st.one_of(
-        st.text(max_size=50),
-        st.builds(lambda text, count: text * count, st.text(min_size=1, max_size=9), st.integers(1, 3_000)),
-        st.integers(0, 9).map(lambda seed: "".join(map(chr, Random(seed).choices(range(33, 0x2FFF), k=2_000)))),
-    )
+# Texts short and long, that can and can't be compressed; as what `text_of` makes them of, which is short.
+Recipe = str | tuple[str, int] | int
+RECIPES: st.SearchStrategy[Recipe] = st.one_of(
+    st.text(max_size=50),
+    st.tuples(st.text(min_size=1, max_size=9), st.integers(1, 3_000)),
+    st.integers(0, 9),
+)
+
+
+def text_of(recipe: Recipe) -> str:
+    """Give the text."""
+    match recipe:
+        case str():
+            return recipe
+        case int():
+            return "".join(map(chr, Random(recipe).choices(range(33, 0x2FFF), k=2_000)))
+        case unit, times:
+            return unit * times
 
 
 @pytest.mark.once
 @settings(max_examples=100, deadline=None)
 @given(
-    kinds=st.lists(st.lists(messages(), min_size=1, max_size=4), min_size=1, max_size=12),
+    kinds=st.lists(st.lists(RECIPES, min_size=1, max_size=4), min_size=1, max_size=12),
     max_bytes=st.integers(4_096, 120_000),
     html=st.booleans(),
     app=st.sampled_from(["shop", "\U0001f4a5" * 60]),
 )
-def test_no_mail_exceeds_its_size(kinds: list[list[str]], max_bytes: int, html: bool, app: str) -> None:
+def test_no_mail_exceeds_its_size(kinds: list[list[Recipe]], max_bytes: int, html: bool, app: str) -> None:
     """Whatever there is to tell, the whole mail stays within its limit, and can be read."""
     groups = [
-        group(*(failed(text) for text in texts), kind=f"{number:016}", preceding=(record(texts[0]),))
-        for number, texts in enumerate(kinds)
+        group(
+            *(failed(text_of(recipe)) for recipe in recipes),
+            kind=f"{number:016}",
+            preceding=(record(text_of(recipes[0])),),
+        )
+        for number, recipes in enumerate(kinds)
     ]
     raw = digest(groups, max_bytes=max_bytes, html=html, app=app, formatter=TextFormatter(multiline=True))
     assert len(raw) <= max_bytes
     mail = parsed(raw)
     assert not mail.defects
     file_of(raw)
+
+
+def test_pieces_are_never_empty() -> None:
+    """Nor is the last one, where the last part of a mail makes up a whole piece."""
+    parts = [b"x" * 65_534 + b"\r\n"]
+    assert list(joined(parts * 3, bool)) == parts * 3
+    assert list(joined([*parts, b"\r\n", b"\r\n"], bool)) == [*parts, b"\r\n\r\n"]
 
 
 def test_work_is_done_in_pieces() -> None:

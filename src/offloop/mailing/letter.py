@@ -175,7 +175,8 @@ def joined(pieces: Iterable[bytes], breathe: Callable[[], object]) -> Iterator[b
             yield b"".join(some)
             some, size = [], 0
             breathe()
-    yield b"".join(some)
+    if some:
+        yield b"".join(some)
 
 
 def quoted_all(texts: Iterable[str], room: int, breathe: Callable[[], object]) -> tuple[list[bytes], int] | None:
