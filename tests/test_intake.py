@@ -65,16 +65,32 @@ async def test_plain_queue_has_the_record_without_a_listener() -> None:
 
 
 async def test_foreign_thread_stages_and_wakes_once(queue: asyncio.Queue[object]) -> None:
-    """What another thread logs waits beside the queue; a burst wakes the loop once."""
+    """What another thread logs waits beside a queue that is not our own; a burst wakes the loop once."""
     intake = Intake.of(queue)
     intake.attach(int)
     sleeper = intake.sleep()
     assert sleeper is not None
     elsewhere(lambda: [intake.offer(item(str(n)), "drop_new") for n in range(3)])
-    assert queue.qsize() == 0
+    assert queue.qsize() == (3 if isinstance(queue, OwnQueue) else 0)
     await asyncio.wait_for(sleeper, 5)
     assert drain(intake) == ["0", "1", "2"]
     assert intake.sleep() is not None
+
+
+async def test_who_logs_amid_falling_asleep_wakes(
+    queue: asyncio.Queue[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal handler or a `__del__` on the loop's own thread, after it was seen that nothing waits."""
+    intake = Intake.of(queue)
+    intake.attach(int)
+    loop = asyncio.get_running_loop()
+    with monkeypatch.context() as patch:
+        create = loop.create_future
+        patch.setattr(loop, "create_future", lambda: (intake.offer(item("late"), "drop_new"), create())[1])
+        sleeper = intake.sleep()
+    assert sleeper is not None
+    await asyncio.wait_for(sleeper, 5)
+    assert drain(intake) == ["late"]
 
 
 async def test_order_across_threads(queue: asyncio.Queue[object]) -> None:

@@ -10,22 +10,19 @@ import asyncio
 import logging
 import logging.handlers
 import sys
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from logging import LogRecord
-from threading import get_ident
 from typing import Any, cast, get_args
 
 from offloop import diagnostics
 from offloop import exits as exits  # noqa: PLC0414 - whoever can log has the exit hook
 from offloop.capture import IMMUTABLE, PLAIN_LENGTH, Snapshot, capture, message_of, text_of
 from offloop.errors import ConfigError
-from offloop.intake import FILTERED, Intake
+from offloop.intake import FILTERED, Intake, OwnQueue
 from offloop.marks import OWN, is_own
 from offloop.policies import QueueOverflow, at_least, one_of
 from offloop.records import ARGS, EXC_INFO, LEVELNO, MSG, FastRecord
-from offloop.staging import Item
 
 __all__ = ["Context", "QueueHandler", "context_names"]
 
@@ -85,8 +82,8 @@ class QueueHandler(logging.handlers.QueueHandler):
         self.wait_timeout = wait_timeout
         self.context = context_names(context)
         self.intake = Intake.of(queue)
-        if self.intake.own is not None and not self.context and _is_plain(type(self)):
-            self.handle = _fast_handle(self, self.intake.own)  # type: ignore[method-assign,assignment]
+        if isinstance(queue, OwnQueue) and not self.context and _is_plain(type(self)):
+            self.handle = _fast_handle(self)  # type: ignore[method-assign,assignment]
 
     def handle(self, record: logging.LogRecord) -> bool:
         """Filter and emit, without the handler's lock; False if the record was turned away."""
@@ -208,25 +205,23 @@ def _is_plain(cls: type[QueueHandler]) -> bool:
     return all(getattr(cls, step) is getattr(QueueHandler, step) for step in steps)
 
 
-def _fast_handle(  # noqa: C901 - what is in it
-    handler: QueueHandler, container: deque[Item]
-) -> Callable[[logging.LogRecord], bool]:
+def _fast_handle(handler: QueueHandler) -> Callable[[logging.LogRecord], bool]:  # noqa: C901 - what is in it
     """`handle` for the common record on a pipeline's own queue, as a closure: no lock, few attributes looked up.
 
     A record goes the careful way (`QueueHandler._handle`) where anything is out of the ordinary: a filter, a formatter,
-    an argument that may change, `extra`, an exception, or a queue so full that the level decides. What was noted of a
-    `FastRecord` is never changed, and need not be copied.
+    an argument that may change, `extra`, an exception, a context of our own, or a queue so full that the level decides.
+    What was noted of a `FastRecord` is never changed, and need not be copied.
     """
     intake = handler.intake
-    staged = intake.staged
     easy = intake.easy
     filters = handler.filters
     immutable = IMMUTABLE
-    owner = OWN.get
+    own = OWN.get
     careful = QueueHandler.handle
-    put, stage = container.append, staged.append
+    waiting = intake.staged
+    put = waiting.append
 
-    def handle(record: logging.LogRecord) -> bool:  # noqa: C901, PLR0911, PLR0912 - each call would cost more than a line
+    def handle(record: logging.LogRecord) -> bool:  # noqa: C901 - each call would cost more than a line
         item: Any
         try:
             if type(record) is LogRecord:
@@ -237,6 +232,8 @@ def _fast_handle(  # noqa: C901 - what is in it
                     or record.exc_info
                     or filters
                     or handler.formatter is not None
+                    or own()
+                    or len(waiting) >= easy
                 ):
                     return careful(handler, record)
                 item = record.__dict__.copy()
@@ -251,6 +248,8 @@ def _fast_handle(  # noqa: C901 - what is in it
                     or item[EXC_INFO]
                     or filters
                     or handler.formatter is not None
+                    or own()
+                    or len(waiting) >= easy
                 ):
                     return careful(handler, record)
             else:
@@ -261,23 +260,11 @@ def _fast_handle(  # noqa: C901 - what is in it
                 for argument in arguments:  # pyright: ignore[reportUnknownVariableType]
                     if type(argument) not in immutable:  # pyright: ignore[reportUnknownArgumentType]
                         return careful(handler, record)
-            thread = get_ident()
-            here = thread == intake.thread and not staged
-            if owner() == thread or len(container) + (0 if here else len(staged)) >= easy:
-                return careful(handler, record)
-        except (
-            AttributeError,
-            TypeError,
-        ):  # not like others; or another thread looked at it meanwhile
+        except (AttributeError, TypeError):  # not like others; or another thread looked at it meanwhile
             return careful(handler, record)
-        if here:
-            put(item)
-            if intake.waiter is not None:
-                intake.wake()
-        else:
-            stage(item)
-            if not intake.awake:
-                intake.signal()
+        put(item)
+        if not intake.awake:
+            intake.signal()
         return True
 
     return handle

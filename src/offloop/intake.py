@@ -1,7 +1,8 @@
 """The way in: from any thread, at any time, into the listener's asyncio.Queue.
 
-Nothing here raises into the caller, and nothing waits on a thread that runs a loop. `asyncio.Queue` is touched on the
-loop's thread only: other threads stage their records in a deque beside it and wake the loop once per burst. The
+Nothing here raises into the caller, and nothing waits on a thread that runs a loop. Any thread stages its records in a
+deque and wakes the loop once per burst; with the queue of a `Pipeline` that deque is the inside of the queue. An
+`asyncio.Queue` of somebody's own is touched on the loop's thread only: what other threads stage is beside it. The
 listener takes the queue first, then what is staged; while anything is staged the loop's own records go there too, so
 each thread's order is kept, and what a thread logged before it signalled the loop comes before what the loop logs
 after.
@@ -43,13 +44,12 @@ _NOBODY = -1  # no thread's identity: every thread then stages its records, and 
 
 
 class OwnQueue(asyncio.Queue[Item]):
-    """The queue of a `Pipeline`: an `asyncio.Queue` whose container the handler appends to directly."""
+    """The queue of a `Pipeline`: an `asyncio.Queue` to which any thread may append, at its container."""
 
-    container: deque[Item]
+    container: Staging
 
     def _init(self, maxsize: int) -> None:
-        self.container = deque()
-        self._queue = self.container
+        self._queue = self.container = Staging()
 
 
 class Intake:
@@ -62,16 +62,16 @@ class Intake:
     def __init__(self, queue: asyncio.Queue[Item]) -> None:
         """Use `of`: a second intake for one queue would not know of the first."""
         self.queue = queue
-        self.own = queue.container if isinstance(queue, OwnQueue) else None
-        # The inside of a plain queue, for eviction alone; queues of another make have none that we know of.
-        inside = getattr(queue, "_queue", None)
+        self.staged = queue.container if isinstance(queue, OwnQueue) else Staging()
+        self._plain: asyncio.Queue[Item] | None = None if isinstance(queue, OwnQueue) else queue
+        # Its inside, for eviction alone; queues of another make have none that we know of.
+        inside = getattr(self._plain, "_queue", None)
         self._container: deque[Item] | None = inside if isinstance(inside, deque) else None
         self.bound = max(0, queue.maxsize)
         self._room = Room(Buffer(max_records=self.bound)) if self.bound else None
         self.easy = math.inf if self._room is None else self._room.easy_records
         """As long as fewer records wait, none is refused."""
         self._turnstile = Turnstile()
-        self.staged = Staging()
         self.hand: list[Item] = []
         """Taken from the queue and being routed: still pending."""
         self.floor = 0
@@ -135,14 +135,12 @@ class Intake:
             if refusal is not None:
                 self.lose(refusal, level_of(item))
                 return False
-        if here and not self.staged:
-            self._put(item)
-            if self.waiter is not None:
-                self.wake()
+        if self._plain is not None and here and not self.staged:
+            self._put(self._plain, item)
         else:
             self.staged.append(item)
-            if not self.awake:
-                self.signal()
+        if not self.awake:
+            self.signal()
         return True
 
     def turn_away(self, reason: str, levelno: int) -> None:
@@ -174,7 +172,8 @@ class Intake:
     @property
     def backlog(self) -> int:
         """How many records wait to be taken."""
-        return self.queue.qsize() + len(self.staged)
+        staged = len(self.staged)
+        return staged if self._plain is None else staged + self._plain.qsize()
 
     @property
     def pending(self) -> int:
@@ -258,9 +257,8 @@ class Intake:
         self.hand.clear()
         # RuntimeError: somebody of a loop that is closed waited to put more.
         with suppress(asyncio.QueueEmpty, RuntimeError):
-            while True:
-                self.queue.get_nowait()
-                self.queue.task_done()
+            while self._plain is not None:
+                _get(self._plain)
         self._tally.clear()
         self._totals.clear()
         self._known.clear()
@@ -273,13 +271,13 @@ class Intake:
         """Move up to `limit` records into the hand, oldest first; they stay pending until `commit`."""
         self.floor = self._read_floor()
         hand = self.hand
-        get = self._get if self.own is None else self.own.popleft
         held = len(hand)
         self._version += 1
         try:
-            for _ in range(limit - held):
-                hand.append(get())
-        except (IndexError, asyncio.QueueEmpty):
+            if self._plain is not None:
+                with suppress(asyncio.QueueEmpty):
+                    while len(hand) < limit:
+                        hand.append(_get(self._plain))
             self.staged.move(hand, limit)  # what is staged comes after what is queued
         finally:
             self._taken += len(hand) - held
@@ -337,7 +335,10 @@ class Intake:
         return events._get_running_loop() is not None  # noqa: SLF001 - documented as "for framework developers"
 
     def signal(self) -> None:
-        """Wake the listener's loop for what was staged; once for a burst."""
+        """Wake the listener; once for a burst."""
+        if self.waiter is not None and get_ident() == self.thread:
+            self.wake()
+            return
         self.awake = True
         loop = self._loop
         if loop is None and Intake.last_resort is not None:
@@ -349,21 +350,13 @@ class Intake:
         except RuntimeError:
             self.awake = False  # the loop is closed: whoever listens next is not to miss its wake-up
 
-    def _put(self, item: Item) -> None:
-        if self.own is not None:
-            self.own.append(item)
-            return
+    def _put(self, queue: asyncio.Queue[Item], item: Item) -> None:
         try:
-            self.queue.put_nowait(item)
+            queue.put_nowait(item)
         except asyncio.QueueFull:
             self.staged.append(item)  # a queue with a bound of its own making; the listener takes it from here
         except RuntimeError:
             pass  # a consumer of a closed loop still waited on the queue; the record is in it all the same
-
-    def _get(self) -> Item:
-        item = self.queue.get_nowait()
-        self.queue.task_done()
-        return item
 
     def _refusal(self, levelno: int, overflow: QueueOverflow, wait_timeout: float, *, here: bool) -> Refusal | None:
         """Why a record does not get in, None if it does; room was perhaps made for it, or waited for."""
@@ -390,7 +383,7 @@ class Intake:
     def _make_room(self, levelno: int, *, here: bool) -> bool:
         """Evict the oldest record that may go; False if the newcomer has to.
 
-        Other threads evict only what is staged: the queue is the loop's.
+        Other threads evict only what is staged: a queue that is not ours is the loop's.
         """
         if here and self._evict_queued(levelno):
             return True
@@ -410,8 +403,7 @@ class Intake:
         victim = container[index]
         self._version += 1
         del container[index]
-        if self.own is None:
-            self.queue.task_done()
+        self.queue.task_done()
         self.lose("overflow", level_of(victim))
         self._version += 1
         return True
@@ -453,3 +445,9 @@ class Intake:
             pending=pending,
             state="running" if self.thread > 0 else "idle",
         )
+
+
+def _get(queue: asyncio.Queue[Item]) -> Item:
+    item = queue.get_nowait()
+    queue.task_done()
+    return item

@@ -1,4 +1,4 @@
-"""What waits beside the queue: records of threads that may not touch it.
+"""What waits where any thread may put it: in a queue of our own, or beside one that only its loop may touch.
 
 Any thread appends, without a lock. Whoever removes does so alone: between a look at the oldest and its removal nobody
 may put another in its place, or an ERROR would go for less, and putting it back would bring it out of order.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from itertools import repeat, starmap
 from logging import LogRecord
 from typing import cast
 
@@ -34,9 +35,9 @@ class Staging(deque[Item]):
         if not self or not self._removing.enter():
             return 0
         try:
+            # Nobody else removes any, so that many there are; and no signal comes between here and there.
             before = len(hand)
-            while len(hand) < limit and self:
-                hand.append(self.popleft())
+            hand.extend(starmap(self.popleft, repeat((), min(limit - before, len(self)))))
             return len(hand) - before
         finally:
             self._removing.leave()
