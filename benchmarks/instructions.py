@@ -147,7 +147,7 @@ def _made(factory: Callable[..., logging.LogRecord], times: int) -> None:
 
 CASES: dict[str, Case] = {
     "a record": partial(_made, logging.LogRecord),
-    "a fast record": partial(_made, records.FastRecord),
+    "a fast record": partial(_made, records.make),
     "no-op, no arguments": _plain,
     "no-op, two arguments": _arguments,
     "call, no arguments": _plain,

@@ -55,7 +55,7 @@ MEMBERS = {
     "mailing/routes.py": ["Recipient"],
     "mailing/sink.py": ["MailSink"],
     "mailing/traces.py": ["Failure", "Call"],
-    "records.py": ["FastRecord", "install", "uninstall"],
+    "records.py": ["FastRecord", "install", "make", "uninstall"],
     "policies.py": ["Batching", "Retry", "Breaker", "Buffer"],
     "spool.py": ["Spool"],
     "tracebacks.py": ["FrozenException", "Frame"],

@@ -66,7 +66,7 @@ def test_bounds_and_barriers_hold(steps: list[tuple[str, int]], buffer: Buffer) 
         elif step == "fly":
             backlog.fly(min(number, len(backlog.waiting)))
         elif step.startswith("settle"):
-            flying = list(backlog.flying.values())
+            flying = list(backlog.flying)
             done = flying[:number] if step == "settle" else flying[-number:]
             backlog.settle(done)
             held = [one for one in held if id(one) not in set(map(id, done))]
@@ -77,7 +77,7 @@ def test_bounds_and_barriers_hold(steps: list[tuple[str, int]], buffer: Buffer) 
         else:
             assert same(list(backlog.clear()), held)
             held = []
-        assert same([*backlog.flying.values(), *backlog.waiting], held)
+        assert same([*backlog.flying, *backlog.waiting], held)
         assert len(backlog) <= 6
         assert backlog.size_bytes == sum(made(one).size_bytes for one in held)
         assert len(backlog.sizes) == len(backlog.waiting)

@@ -58,7 +58,7 @@ class GatheredWitness(Witness):
 
     def doubt(self, lane: Any) -> None:
         folds = lane.gathering._folds
-        for record in map(made, lane.backlog.flying.values()):
+        for record in map(made, lane.backlog.flying):
             self.doubtful += 1 + (folds[id(record)].count if id(record) in folds else 0)
         if self.spool is not None:
             self.doubtful += self.last_count

@@ -722,7 +722,7 @@ class PipelineMachine(RuleBasedStateMachine):
         if self.listener.running:
             for sink, lane in zip(self.sinks, self.lanes, strict=True):
                 # Perhaps it was taken, and the lane, or the disk, was not told.
-                flying = [*map(made, lane.backlog.flying.values()), *lane.backlog.notices.values()]
+                flying = [*map(made, lane.backlog.flying), *lane.backlog.notices.values()]
                 if sink.spool is not None:
                     flying += [record for record in sink.latest if record not in flying]
                 sink.unsure.update(set(numbers_of(flying)))

@@ -620,10 +620,10 @@ async def test_pipeline_installs_and_restores(log: logging.Logger) -> None:
     """Nested ones and several: the last to leave restores what was there."""
     first, second = (Pipeline(MemorySink(), logger=log, fast_records=True) for _ in range(2))
     async with first:
-        assert logging.getLogRecordFactory() is FastRecord
+        assert logging.getLogRecordFactory() is records.make
         async with second, first:
             pass
-        assert logging.getLogRecordFactory() is FastRecord
+        assert logging.getLogRecordFactory() is records.make
     assert logging.getLogRecordFactory() is logging.LogRecord
     async with Pipeline(MemorySink(), logger=log):
         assert logging.getLogRecordFactory() is logging.LogRecord
@@ -689,12 +689,12 @@ async def test_factory_around_ours(log: logging.Logger, installed: None) -> None
 
 
 def test_what_the_user_installed_stays() -> None:
-    """`setLogRecordFactory(FastRecord)` is the user's own; without `install`, `uninstall` does nothing."""
-    logging.setLogRecordFactory(FastRecord)
+    """`setLogRecordFactory(make)` is the user's own; without `install`, `uninstall` does nothing."""
+    logging.setLogRecordFactory(records.make)
     try:
         records.install()
         records.uninstall()
         records.uninstall()
-        assert logging.getLogRecordFactory() is FastRecord
+        assert logging.getLogRecordFactory() is records.make
     finally:
         logging.setLogRecordFactory(logging.LogRecord)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, compress, repeat, starmap
 
 from offloop.capture import Held, Record, made
 from offloop.overflow import Refusal, Room, evictable
@@ -24,8 +24,8 @@ class Backlog:
         self.waiting: deque[Held] = deque()
         self.sizes: deque[int] = deque()
         """In bytes, of those that wait."""
-        self.flying: dict[int, Held] = {}
-        """Being sent, by identity, oldest first."""
+        self.flying: list[Held] = []
+        """Being sent, oldest first."""
         self._flying_sizes: list[int] = []
         self.notices: dict[int, Record] = {}
         """Records of our own, by identity, before all others: no bound counts them, and none is evicted."""
@@ -37,7 +37,7 @@ class Backlog:
 
     def __iter__(self) -> Iterator[Held]:
         """All that is held, in the order in which it is to be sent."""
-        return chain(self.notices.values(), self.flying.values(), self.waiting)
+        return chain(self.notices.values(), self.flying, self.waiting)
 
     def announce(self, notices: Iterable[Record]) -> int:
         """Have these go before all others, in place of those that did so far; tells how many more they are."""
@@ -98,37 +98,37 @@ class Backlog:
 
     def fly(self, count: int) -> None:
         """Move the oldest that wait into flight."""
-        take, take_size = self.waiting.popleft, self.sizes.popleft
-        held = [take() for _ in range(count)]
-        self.flying.update(zip(map(id, held), held, strict=True))
-        self._flying_sizes += [take_size() for _ in held]
+        self.flying.extend(starmap(self.waiting.popleft, repeat((), count)))
+        self._flying_sizes.extend(starmap(self.sizes.popleft, repeat((), count)))
 
     def settle(self, held: Sequence[Held]) -> None:
         """Let go of those that were in flight."""
-        if self._barriers:
-            gone = set(map(id, held))
-            # Not the oldest first: of a batch that was taken in part, what stays may be older than what went.
-            went = [key in gone for key in (*self.notices, *self.flying)]
-            for barrier in self._barriers:
-                barrier.ahead -= sum(went[: barrier.ahead])
-            self._drop_barriers()
         flying, notices = self.flying, self.notices
         if not notices and len(held) == len(flying):  # the whole batch, as nearly always
+            for barrier in self._barriers:
+                barrier.ahead -= min(barrier.ahead, len(held))
+            self._drop_barriers()
             self.size_bytes -= sum(self._flying_sizes)
             flying.clear()
             self._flying_sizes.clear()
             return
-        sizes = dict(zip(flying, self._flying_sizes, strict=True))
-        for one in held:
-            if notices and notices.pop(id(one), None) is not None:
-                continue
-            del flying[id(one)]
-            self.size_bytes -= sizes.pop(id(one))
-        self._flying_sizes = list(sizes.values())
+        gone = set(map(id, held))
+        if self._barriers:
+            # Not the oldest first: of a batch that was taken in part, what stays may be older than what went.
+            went = [key in gone for key in chain(notices, map(id, flying))]
+            for barrier in self._barriers:
+                barrier.ahead -= sum(went[: barrier.ahead])
+            self._drop_barriers()
+        for key in gone & notices.keys():
+            del notices[key]
+        stay = [id(one) not in gone for one in flying]
+        sizes = list(compress(self._flying_sizes, stay))
+        self.size_bytes += sum(sizes) - sum(self._flying_sizes)
+        self.flying, self._flying_sizes = list(compress(flying, stay)), sizes
 
     def land(self) -> None:
         """What was in flight waits again, in front."""
-        self.waiting.extendleft(reversed(self.flying.values()))
+        self.waiting.extendleft(reversed(self.flying))
         self.sizes.extendleft(reversed(self._flying_sizes))
         self.flying.clear()
         self._flying_sizes.clear()

@@ -346,7 +346,7 @@ class Lane:
         return True
 
     def _let_fly_away(self) -> None:
-        batch = list(self.backlog.flying.values())
+        batch = list(self.backlog.flying)
         self.ledger.begin()
         self._settle(batch)
         for held in batch:

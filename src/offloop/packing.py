@@ -67,16 +67,11 @@ async def pack(sink: Sink, backlog: Backlog, ledger: Ledger, others: Sequence[Si
 
     def step(deadline: float) -> bool:
         nonlocal size_bytes
-        room = max(0, max_records - len(backlog.flying))
-        waiting, sizes = list(islice(backlog.waiting, room)), list(islice(backlog.sizes, room))
-        count, done = 0, True
-        while count < len(waiting):
-            if count and time.perf_counter() >= deadline:
-                done = False
-                break
+        while backlog.waiting and len(backlog.flying) < max_records:
             # Several at a time where they are small, and quick to encode.
-            few = encoding.several if sum(sizes[count : count + encoding.several]) <= _LOOK_BYTES else 1
-            piece = encoding.prepare(waiting[count : count + few], backlog, count)
+            several = min(encoding.several, max_records - len(backlog.flying))
+            few = several if sum(islice(backlog.sizes, several)) <= _LOOK_BYTES else 1
+            piece = encoding.prepare(list(islice(backlog.waiting, few)), backlog)
             taken = len(piece)
             if sink.encodes:
                 data = encoding.all(piece)
@@ -86,16 +81,17 @@ async def pack(sink: Sink, backlog: Backlog, ledger: Ledger, others: Sequence[Si
                     size = sum(map(len, data[:taken]))
                 encoded.extend(data[:taken])
                 size_bytes += size
-            count += taken
+            ledger.begin()
+            backlog.fly(taken)
+            ledger.end()
             if taken < few:
                 break
-        ledger.begin()
-        backlog.fly(count)
-        ledger.end()
-        return done
+            if time.perf_counter() >= deadline:
+                return False
+        return True
 
     await run.work(step)
-    held = [*notices, *backlog.flying.values()]
+    held = [*notices, *backlog.flying]
     return Batch(held, sink, encoded if sink.encodes else None) if held else None
 
 
@@ -129,14 +125,14 @@ class _Encoding:
         self.several = _SEVERAL if sink.encodes_purely() else 1
         """How many to encode between two looks at the clock."""
 
-    def prepare(self, piece: list[Held], backlog: Backlog, start: int) -> list[Held]:
-        """Of what waits from a position on, all up to one whose traceback is not rendered; as records, if need be."""
+    def prepare(self, piece: list[Held], backlog: Backlog) -> list[Held]:
+        """Of these, which are the next, all up to one whose traceback is not rendered; as records, if need be."""
         if self._formatter is not None and SNAPSHOTS.issuperset(map(type, piece)):
             return piece
         for index, held in enumerate(piece):
             if type(held) in SNAPSHOTS:
                 if self._formatter is None:
-                    piece[index] = backlog.record(start + index)
+                    piece[index] = backlog.record(index)
             elif cast("Record", held).exception is not None and cast("Record", held).exc_text is None:
                 return piece[:index]
         return piece

@@ -24,7 +24,7 @@ from typing import Any, ClassVar, cast
 
 from offloop.errors import ConfigError
 
-__all__ = ["FastRecord", "install", "uninstall"]
+__all__ = ["FastRecord", "install", "make", "uninstall"]
 
 Fields = tuple[Any, ...]
 """What is known of a record from its creation on: see `_NAMES`."""
@@ -75,6 +75,7 @@ class Noted(LogRecord):
 
 
 _note: Callable[[LogRecord, Fields | None], None] = Noted.__dict__["_fields"].__set__
+_new = cast("Callable[[type[FastRecord]], FastRecord]", object.__new__)
 
 
 class Lazy:
@@ -121,7 +122,7 @@ class _FilledRecord(Noted):
 
 
 class FastRecord(Lazy, Noted):
-    """A `LogRecord` that costs a third, for `logging.setLogRecordFactory`; `install` and `Pipeline` do that.
+    """A `LogRecord` that costs a third where `make` makes it.
 
     It has every attribute that the standard class gives, with the values of the moment of its creation: whatever is
     worked out later comes from what was noted then. `isinstance`, `vars`, formats, `makeLogRecord` see no difference.
@@ -133,57 +134,66 @@ class FastRecord(Lazy, Noted):
 
     __slots__ = ()
 
-    def __init__(  # noqa: PLR0913, PLR0917 - the standard signature; calls cost more than lines
-        self,
-        name: str,
-        level: int,
-        pathname: str,
-        lineno: int,
-        msg: object,
-        args: Any,
-        exc_info: Any,
-        func: str | None = None,
-        sinfo: str | None = None,
-        **kwargs: object,
-    ) -> None:
-        """Note what is true now. As with the standard class, other keywords are ignored."""
-        now = time.time_ns() if IN_NS else time.time()
-        if args and len(args) == 1 and type(args[0]) not in _NO_MAPPINGS and isinstance(args[0], Mapping) and args[0]:
-            args = args[0]
-        try:
-            levelname = _level_names[level]
-        except (KeyError, TypeError):
-            levelname = logging.getLevelName(level)
-        thread = thread_name = process_name = process = task_name = None
-        if logging.logThreads:
-            thread = threading.get_ident()
-            try:
-                thread_name = _threads[thread].name
-            except KeyError:
-                thread_name = threading.current_thread().name
-        if logging.logMultiprocessing:
-            processes = sys.modules.get("multiprocessing.process")
-            process_name = "MainProcess" if processes is None else _process_name(processes)
-        if logging.logProcesses:
-            process = _pid
-        if _HAS_TASKS and logging.logAsyncioTasks:  # type: ignore[attr-defined,unused-ignore]
-            # Asked of the loop: without one `current_task` raises, which costs more than all the rest.
-            loop = asyncio._get_running_loop()  # noqa: SLF001 - documented as "for framework developers"
-            if loop is not None:
-                task = asyncio.current_task(loop)
-                if task is not None:
-                    task_name = task.get_name()
-        # In the order of _NAMES.
-        # fmt: off
-        _note(self, (
-            msg, args, exc_info, sinfo, now, process_name,
-            name, levelname, level, pathname, lineno, func, process, thread, thread_name, task_name,
-        ))
-        # fmt: on
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Note what `make` does, which is quicker than to call the class."""
+        _note(self, make(*args, **kwargs)._fields)
 
     def __init_subclass__(cls) -> None:
         msg = "FastRecord changes its class when it is looked at, and can have no subclass: derive from LogRecord"
         raise TypeError(msg)
+
+
+def make(  # noqa: PLR0913, PLR0917 - the standard signature; calls cost more than lines
+    name: str,
+    level: int,
+    pathname: str,
+    lineno: int,
+    msg: object,
+    args: Any,
+    exc_info: Any,
+    func: str | None = None,
+    sinfo: str | None = None,
+    **_kwargs: object,
+) -> FastRecord:
+    """A `FastRecord` that notes what is true now, for `logging.setLogRecordFactory`; `install` and `Pipeline` do that.
+
+    As with the standard class, other keywords are ignored.
+    """
+    now = time.time_ns() if IN_NS else time.time()
+    if args and len(args) == 1 and type(args[0]) not in _NO_MAPPINGS and isinstance(args[0], Mapping) and args[0]:
+        args = args[0]
+    try:
+        levelname = _level_names[level]
+    except (KeyError, TypeError):
+        levelname = logging.getLevelName(level)
+    thread = thread_name = process_name = process = task_name = None
+    if logging.logThreads:
+        thread = threading.get_ident()
+        try:
+            thread_name = _threads[thread].name
+        except KeyError:
+            thread_name = threading.current_thread().name
+    if logging.logMultiprocessing:
+        processes = sys.modules.get("multiprocessing.process")
+        process_name = "MainProcess" if processes is None else _process_name(processes)
+    if logging.logProcesses:
+        process = _pid
+    if _HAS_TASKS and logging.logAsyncioTasks:  # type: ignore[attr-defined,unused-ignore]
+        # Asked of the loop: without one `current_task` raises, which costs more than all the rest.
+        loop = asyncio._get_running_loop()  # noqa: SLF001 - documented as "for framework developers"
+        if loop is not None:
+            task = asyncio.current_task(loop)
+            if task is not None:
+                task_name = task.get_name()
+    record = _new(FastRecord)
+    # In the order of _NAMES.
+    # fmt: off
+    _note(record, (
+        msg, args, exc_info, sinfo, now, process_name,
+        name, levelname, level, pathname, lineno, func, process, thread, thread_name, task_name,
+    ))
+    # fmt: on
+    return record
 
 
 ordinary_of: dict[type, type[LogRecord]] = {FastRecord: _FilledRecord}
@@ -345,7 +355,7 @@ def install() -> None:
         return
     with _lock:
         current = logging.getLogRecordFactory()
-        if current not in {LogRecord, FastRecord} and not _users:
+        if current not in {LogRecord, FastRecord, make} and not _users:
             msg = (
                 f"fast_records would replace the record factory that is installed, {current!r}: call"
                 " offloop.records.install() before that is installed, and have it call the factory that it found;"
@@ -354,7 +364,7 @@ def install() -> None:
             raise ConfigError(msg)
         if current is LogRecord or not _users:
             _found = current
-            logging.setLogRecordFactory(FastRecord)
+            logging.setLogRecordFactory(make)
         _users += 1
 
 
@@ -368,7 +378,7 @@ def uninstall() -> None:
         if not _users:
             return
         _users -= 1
-        if not _users and logging.getLogRecordFactory() is FastRecord:
+        if not _users and logging.getLogRecordFactory() is make:
             logging.setLogRecordFactory(_found)
 
 

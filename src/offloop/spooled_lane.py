@@ -348,7 +348,7 @@ class SpooledLane(Lane):
             return True
         if not self._always or (self._relieved and self._is_away):
             return False
-        first = next(chain(self.backlog.flying.values(), self.backlog.waiting), None)
+        first = next(chain(self.backlog.flying, self.backlog.waiting), None)
         if first is not None and self._safe.get(id(first), mark + 1) <= mark:
             return True
         return self._unread > 0 and self._cursor < mark
@@ -568,7 +568,7 @@ class SpooledLane(Lane):
 
     def _front(self) -> list[Numbered]:
         """The next records of the backlog that are in memory alone."""
-        held = cast("Iterator[Record]", chain(self.backlog.flying.values(), self.backlog.waiting))  # never snapshots
+        held = cast("Iterator[Record]", chain(self.backlog.flying, self.backlog.waiting))  # never snapshots
         numbered = ((self._loose.get(id(record)), record) for record in held)
         return _some(((number, record) for number, record in numbered if number is not None), self._group)
 

@@ -298,7 +298,10 @@ NUMBERS = st.one_of(st.integers(), st.none(), st.sampled_from([7, 20, 2**70]))
                 "thread": NUMBERS, "threadName": TEXTS, "taskName": st.one_of(st.none(), TEXTS),
                 "args": st.sampled_from([(), ("a",), (1, 2), ("\u202e",), None]),
                 "created": st.one_of(
-                    st.floats(allow_nan=True), st.floats(1.7e9, 1.8e9), st.sampled_from([0.0, 0.9999999, 1e300, -1.0])
+                    st.floats(allow_nan=True),
+                    st.floats(1.7e9, 1.8e9),
+                    st.integers(0, 1_024).map(lambda part: 1.7e9 + part / 128),  # halves of a microsecond
+                    st.sampled_from([0.0, 0.9999999, 1e300, -1.0]),
                 ),
             }
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, get_args
 from uuid import uuid4
@@ -24,6 +25,7 @@ Line = tuple[bytes, bytes, bytes, bytes]
 
 _MARK = f"offloop-{uuid4().hex}"  # stands where a line differs from others of the same call; nobody can log it
 _MAX_LINES = 1_024  # calls whose lines are known
+_ROUND = 1.5 * 2**52  # added and taken away again it rounds a float as `round` does, at half the cost
 
 
 class JSONFormatter(logging.Formatter):
@@ -149,18 +151,19 @@ class JSONFormatter(logging.Formatter):
         texts = quickly(messages)
         if not texts.isascii() or DEL in texts:
             texts = shown(texts)
-        second, date = self._second
-        line, last, last_task = None, None, None
+        # Most are of the second that the first was of.
+        second, date = (math.inf, b"") if self._epoch else self._second
+        last, last_task = None, None
+        head = before = between = after = b""
         found: list[bytes] = []
         for text, created, common, task in zip(texts[2:-2].split(b'","'), times, commons, tasks, strict=True):
-            if line is None or common != last or task != last_task:
-                line, last, last_task = self._line(common, task), common, task
-            before, between, after = line
-            # Most are of the second that the first was of.
-            micros = -1 if self._epoch else round((created - second) * 1e6)
-            if 0 <= micros < 1_000_000:  # noqa: PLR2004 - a second
-                high, low = THREE[micros // 1000], THREE[micros % 1000]
-                found.append(b"".join((before, date, high, low, between, text, after)))
+            if common != last or task != last_task:
+                before, between, after = self._line(common, task)
+                head, last, last_task = before + date, common, task
+            since = (created - second) * 1e6 + _ROUND - _ROUND
+            if 0 <= since < 1_000_000:  # noqa: PLR2004 - a second
+                micros = int(since)
+                found.append(b"".join((head, THREE[micros // 1000], THREE[micros % 1000], between, text, after)))
             else:
                 found.append(b"".join((before, *self._when(created), between, text, after)))
         return found
