@@ -53,6 +53,7 @@ FLAT = 1.1
 FEW_SAMPLES = 3
 SOON = Retry(initial=0.05, maximum=1.0)
 BEGAN = time.monotonic() - 1.0
+_M_ARENA_MAX = -8
 
 
 class Known:
@@ -480,6 +481,16 @@ def _descriptors() -> int:
     return len(os.listdir("/dev/fd"))  # noqa: PTH208 - numbers, not paths
 
 
+def _share_one_arena() -> None:
+    """Have all threads allocate from one heap of glibc's; before there are threads.
+
+    Each thread has one of its own otherwise, whose end `_trim` can't give back: the peaks of each would be measured.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, 1)
+
+
 def _trim() -> None:
     """Have the C library give back what it keeps for later, where it can: what is left is in use."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
@@ -515,6 +526,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument("--json", type=Path, help="where the result goes; it is printed in any case")
     given = parser.parse_args()
+    _share_one_arena()
     with tempfile.TemporaryDirectory(prefix="offloop-soak-") as directory:
         result = asyncio.run(Soak(given.minutes, given.seed, Path(directory)).run())
     text = json.dumps(result, indent=2)
