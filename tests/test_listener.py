@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import logging
 import logging.handlers
 import threading
@@ -17,6 +18,7 @@ from offloop import (
     Batching,
     Buffer,
     ConfigError,
+    JSONFormatter,
     Pipeline,
     PipelineInUse,
     QueueHandler,
@@ -80,6 +82,22 @@ async def test_what_is_no_record_is_counted_and_nothing_else_suffers(
     assert logged(sink.records) == ["before", "a word", "after"]
     assert listener.stats().intake.dropped == told(sink.records, queue=True) == {"rejected": {"NOTSET": 5}}
     assert listener.stats().balanced
+
+
+@pytest.mark.parametrize("name", ["exc_info", "exc_text", "stack_info", "processName"])
+async def test_record_with_another_attribute_in_place_of_a_standard_one_is_delivered(
+    queue: asyncio.Queue[Any], log: logging.Logger, name: str
+) -> None:
+    """It has as many as a plain one."""
+    sink = MemorySink()
+    record = logging.LogRecord("shop", logging.INFO, "shop.py", 7, "sold %d", (3,), None, "buy")
+    record.mine = 1
+    delattr(record, name)
+    async with QueueListener(queue, sink) as listener:
+        log.handle(record)
+    assert sink.messages == ["sold 3"]
+    assert listener.stats().intake.lost == 0
+    assert json.loads(JSONFormatter().encode(sink.records[0]))["message"] == "sold 3"
 
 
 async def test_levels_relay(queue: asyncio.Queue[Any], log: logging.Logger) -> None:

@@ -225,7 +225,9 @@ def restore(snapshot: Snapshot | Fields | LogRecord) -> Record:
     return record
 
 
-def sift(snapshots: Sequence[Any], deadline: float) -> tuple[list[Held], list[int], list[int], int]:
+def sift(  # noqa: C901 - calls would cost more than what is in it
+    snapshots: Sequence[Any], deadline: float
+) -> tuple[list[Held], list[int], list[int], int]:
     """As `restore`, for many, but plain ones stay as they are: made of most of them, a record would be seen by nobody.
 
     Args:
@@ -244,9 +246,9 @@ def sift(snapshots: Sequence[Any], deadline: float) -> tuple[list[Held], list[in
         try:
             # What nearly all records are is written out: the calls would cost more than the work.
             kind: Any = type(item)  # pyright: ignore[reportUnknownVariableType]
-            if kind is dict and len(item) == length and key not in item and not item["exc_info"]:
+            if kind is dict and len(item) == length and key not in item:
                 message, arguments, level = item["msg"], item["args"], item["levelno"]
-                more = item["stack_info"] or item["exc_text"]
+                more = item["exc_info"] or item["stack_info"] or item["exc_text"]
             elif kind is tuple:
                 message, arguments, level = item[MSG], item[ARGS], item[LEVELNO]
                 more = item[STACK_INFO] or item[EXC_INFO]
@@ -266,6 +268,9 @@ def sift(snapshots: Sequence[Any], deadline: float) -> tuple[list[Held], list[in
                 sizes.append(size)
                 levels.append(level)
                 continue
+        except Exception:  # noqa: BLE001, S110 - of a plain one something was taken away, or it is no record
+            pass
+        try:
             record = restore(item)
             level = record.levelno + NOTSET  # raises if it is no number
             held.append(record)
