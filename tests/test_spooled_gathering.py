@@ -130,6 +130,27 @@ async def test_what_is_written_down_counts_the_last_mail(
     assert [path.name for path in tmp_path.iterdir()] == [MEMO]
 
 
+async def test_writing_down_lands_no_mail_that_is_on_its_way(log: logging.Logger, tmp_path: Path) -> None:
+    """Where nothing is to be removed from the disk, the next mail may leave before the last one is written down."""
+    (tmp_path / "file").touch()
+    flying: list[int] = []
+
+    class Slow(Mailbox):
+        async def send(self, batch: Batch) -> None:
+            await super().send(batch)
+            if len(self.mails) > 1:
+                await until(lambda: not lane._is_told)
+                flying.append(len(lane.gathering._flying))
+
+    sink = Slow(tmp_path / "file")
+    async with Pipeline(sink, logger=log) as pipeline:
+        lane: Any = pipeline.listener._lanes[0]
+        for _ in range(2):
+            say(log, 5)
+            assert (await pipeline.flush(10)).complete
+    assert flying == [1]
+
+
 def total_of(directory: Path) -> int:
     """Give how many are written down as told; 0 if nothing is."""
     path = directory / MEMO

@@ -255,10 +255,11 @@ class Intake:
         self._turnstile = Turnstile()  # who waited is in the parent
         self.staged.after_fork()
         self.hand.clear()
-        # RuntimeError: somebody of a loop that is closed waited to put more.
-        with suppress(asyncio.QueueEmpty, RuntimeError):
-            while self._plain is not None:
-                _get(self._plain)
+        if self._plain is not None:
+            # RuntimeError: somebody of a loop that is closed waited to put more.
+            with suppress(asyncio.QueueEmpty, RuntimeError):
+                while True:
+                    _get(self._plain)
         self._tally.clear()
         self._totals.clear()
         self._known.clear()

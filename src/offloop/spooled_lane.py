@@ -535,7 +535,7 @@ class SpooledLane(Lane):
         self._pressed = self._pressed and len(front) + len(tail) >= self._group
         want = self._wanted
         # What was told leaves together with how far the digest has come by it.
-        lands = self._ending or self.gathering is None or not self.gathering.is_landing
+        lands = self.gathering is None or not self.gathering.is_landing
         memo = self._memo() if lands else None
         settled = sorted(self._settled) if lands else []
         if not (front or tail or settled or want or memo):
@@ -563,7 +563,6 @@ class SpooledLane(Lane):
         if self.gathering is None or not self._is_told:
             return None
         self._is_told = False
-        self.gathering.landed()
         return self.gathering.schedule.saved()
 
     def _front(self) -> list[Numbered]:
