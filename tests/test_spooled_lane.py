@@ -85,7 +85,7 @@ async def test_what_a_shutdown_leaves_comes_first_at_the_next_start(
     log: logging.Logger, tmp_path: Path, when: Any
 ) -> None:
     """Records left in memory and on disk are on disk after a stop, and delivered first by the next pipeline."""
-    async with Pipeline(away(tmp_path, when), logger=log, shutdown_timeout=0.5) as pipeline:
+    async with Pipeline(away(tmp_path, when), logger=log, shutdown_timeout=30.0) as pipeline:
         say(log, 0, 200)
     counts = pipeline.stats().sinks["sink"]
     assert (counts.offered, counts.spooled, counts.pending, counts.lost) == (200, 200, 0, 0)
@@ -102,7 +102,7 @@ async def test_what_a_shutdown_leaves_comes_first_at_the_next_start(
 async def test_pipeline_that_is_entered_again_goes_on(log: logging.Logger, tmp_path: Path) -> None:
     """The same pipeline finds what it left, and counts it once."""
     sink = away(tmp_path)
-    pipeline = Pipeline(sink, logger=log, shutdown_timeout=0.3)
+    pipeline = Pipeline(sink, logger=log, shutdown_timeout=30.0)
     async with pipeline:
         say(log, 0, 50)
     assert pipeline.stats().sinks["sink"].spooled == 50
@@ -144,7 +144,7 @@ async def test_stop_with_a_sink_away_does_not_wait_for_the_deadline(log: logging
 async def test_flush_takes_what_is_on_disk_for_settled(log: logging.Logger, tmp_path: Path) -> None:
     """In an outage a flush waits for what is in the buffer alone."""
     sink = away(tmp_path, retry=Retry(initial=60, maximum=60))
-    pipeline = Pipeline(sink, logger=log, shutdown_timeout=0.2)
+    pipeline = Pipeline(sink, logger=log, shutdown_timeout=30.0)
     async with pipeline:
         say(log, 0, 100)
         report = await pipeline.flush(0.2)
@@ -189,7 +189,7 @@ async def test_disk_in_trouble_is_a_state(
     (tmp_path / "file").write_text("in the way")
     newest = Buffer(max_records=10, shed_below=0, reserve=0)
     sink = away(tmp_path / "file", "always", name="troubled", buffer=newest)
-    async with Pipeline(sink, logger=log, shutdown_timeout=0.3) as pipeline:
+    async with Pipeline(sink, logger=log, shutdown_timeout=30.0) as pipeline:
         say(log, 0, 100)
         await until(lambda: pipeline.stats().sinks["troubled"].lost == 90)
         sink.heal()
@@ -240,7 +240,7 @@ async def test_two_pipelines_share_a_directory(log: logging.Logger, tmp_path: Pa
 
 def test_end_of_asyncio_run_stores_what_is_left(log: logging.Logger, tmp_path: Path) -> None:
     """A loop that ends with the pipeline running cancels all its tasks, and nothing is lost by it."""
-    pipeline = Pipeline(away(tmp_path), logger=log, shutdown_timeout=0.5)
+    pipeline = Pipeline(away(tmp_path), logger=log, shutdown_timeout=30.0)
 
     async def main() -> None:
         pipeline.listener.start()
@@ -262,7 +262,7 @@ def test_spool_of_a_wrong_kind_is_refused() -> None:
 
 async def test_exceptions_come_back_from_disk(log: logging.Logger, tmp_path: Path) -> None:
     """Traceback text and structure outlive the process that logged them."""
-    async with Pipeline(away(tmp_path), logger=log, shutdown_timeout=0.3):
+    async with Pipeline(away(tmp_path), logger=log, shutdown_timeout=30.0):
         try:
             (tmp_path / "missing").stat()
         except OSError:
