@@ -82,7 +82,10 @@ def _no_json() -> None:
 
 def _no_routing() -> None:
     # What it takes to have something to send.
-    listener.sift = lambda held, _deadline: (list(held), [1_000] * len(held), [20] * len(held), 0)  # type: ignore[attr-defined,assignment]
+    def sift(items: Sequence[Any], _deadline: float, **_how: bool) -> tuple[list[Any], list[int], list[int], int]:
+        return list(items), [1_000] * len(items), [], 0
+
+    listener.sift = sift  # type: ignore[attr-defined,assignment]
 
 
 _LEAVE_OUT: dict[str, Callable[[], object]] = {

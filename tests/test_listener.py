@@ -330,6 +330,60 @@ async def test_batches_keep_to_their_limits(queue: asyncio.Queue[Any], log: logg
     assert max(by_bytes.batches) <= 2
 
 
+@pytest.mark.parametrize("others", [0, 1])
+async def test_lines_keep_to_the_limit_in_bytes(log: logging.Logger, others: int) -> None:
+    """JSON too, made many at a time: in their order, and one that is larger than a batch goes alone."""
+    sink = MemorySink(name="sink", batching=Batching(max_bytes=2_000))
+    batches: list[Batch] = []
+    send = sink.send
+
+    async def seen(batch: Batch) -> None:
+        batches.append(batch)
+        await send(batch)
+
+    sink.send = seen  # type: ignore[method-assign]
+    texts = [str(number).zfill(3) * (1_000 if number == 70 else 1) for number in range(150)]
+    async with Pipeline(sink, *(MemorySink() for _ in range(others)), logger=log):
+        for text in texts:
+            log.info(text)
+    assert sink.messages == texts
+    assert all(batch.bytes <= 2_000 or len(batch) == 1 for batch in batches)
+    assert 15 <= len(batches) <= 40
+    assert b"".join(batch.lines for batch in batches) == b"".join(line + b"\n" for line in sink.encoded)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+async def test_what_is_more_than_plain_is_delivered_whole(log: logging.Logger, *, fast: bool) -> None:
+    """A stack, the text of an exception from elsewhere, a long text and bytes, between records that have nothing."""
+    sink = MemorySink()
+    async with Pipeline(sink, logger=log, fast_records=fast):
+        log.info("plain")
+        log.info("stack", stack_info=True)
+        log.handle(
+            logging.makeLogRecord({"name": log.name, "levelno": 20, "msg": "text", "exc_text": "Traceback of far"})
+        )
+        log.info("%s", "long " * 1_000)
+        log.info("%s", b"bytes")
+        log.info("plain")
+    lines = [json.loads(line) for line in sink.encoded]
+    assert [line["message"] for line in lines] == ["plain", "stack", "text", "long " * 1_000, "b'bytes'", "plain"]
+    assert lines[1]["stack"].startswith("Stack (most recent call last):")
+    assert lines[2]["exception"]["stacktrace"] == "Traceback of far"
+
+
+@pytest.mark.parametrize("fast", [True, False])
+async def test_long_argument_is_weighed(log: logging.Logger, *, fast: bool) -> None:
+    """A bound in bytes holds for it, and for many short ones."""
+    sink = MemorySink(buffer=Buffer(max_bytes=100_000, overflow="drop_new"))
+    async with Pipeline(sink, logger=log, fast_records=fast) as pipeline:
+        log.info("%s", "x" * 100_000)
+        for number in range(200):
+            log.info("%s", str(number) * 100)
+    told = pipeline.stats().sinks["MemorySink"]
+    assert (told.offered - told.notices, told.delivered - told.notices + told.lost) == (201, 201)
+    assert 120 < told.lost < 160  # below WARNING there is room for 80,000 bytes: some 60 records of 1,350
+
+
 async def test_max_wait_gathers_and_flush_does_not_wait_for_it(queue: asyncio.Queue[Any], log: logging.Logger) -> None:
     """Records logged apart go out together; a flush sends them at once."""
     sink = MemorySink(batching=Batching(max_wait=3600))

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from helpers import record_of
 from offloop import diagnostics
 from offloop.errors import ConfigError
-from offloop.sink import Sink
+from offloop.sink import Batch, Sink
 from offloop.sinks import HandlerSink
 from offloop.sinks.tcp import TCPSink
 
@@ -57,3 +58,25 @@ def test_attached_to_a_logger_is_said_once(capsys: pytest.CaptureFixture[str], m
     assert said.count("is attached to a logger directly, and its records go nowhere") == 2
     assert f"offloop: {first!r} is attached" in said
     assert "(logger 'shop'; use Pipeline(sink)" in said
+
+
+def test_batch_of_lines() -> None:
+    """Each record's bytes, the lines, and parts of both are what they would be if it had been made of bytes."""
+    sink = Sink(name="x")
+    records = [record_of(text) for text in ("a", "b", "c")]
+    lines = Batch(records, sink, lines=[b"one\ntwo\n", b"three\n"])
+    encoded = Batch(records, sink, [b"one", b"two", b"three"])
+    for batch in (lines, encoded):
+        assert batch.lines == b"one\ntwo\nthree\n"
+        assert batch.encoded == (b"one", b"two", b"three")
+        assert batch.bytes == 11
+        assert batch.part(1).lines == b"two\nthree\n"
+        assert batch.pick([2, 0]).encoded == (b"three", b"one")
+    assert Batch(records, sink, lines=[b"one\ntwo\n", b"three\n"]).pick([1]).encoded == (b"two",)
+
+
+def test_lines_of_what_has_line_breaks() -> None:
+    """They are escaped, and stay in what was encoded."""
+    batch = Batch([record_of("x")], Sink(name="x"), [b"one\r\ntwo"])
+    assert batch.lines == b"one\\r\\ntwo\n"
+    assert batch.encoded == (b"one\r\ntwo",)

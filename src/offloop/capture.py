@@ -33,6 +33,7 @@ from offloop.tracebacks import FrozenException, freeze
 __all__ = [
     "IMMUTABLE",
     "PLAIN_LENGTH",
+    "SHORT",
     "SNAPSHOTS",
     "Held",
     "Record",
@@ -40,6 +41,7 @@ __all__ = [
     "capture",
     "extras",
     "fixed",
+    "is_short",
     "made",
     "message_of",
     "plain_of",
@@ -47,6 +49,7 @@ __all__ = [
     "scalar_of",
     "sift",
     "text_of",
+    "vet",
 ]
 
 Snapshot = dict[str, Any]
@@ -71,8 +74,8 @@ PLAIN_LENGTH = len(_plain.__dict__)
 STANDARD = frozenset(_plain.__dict__) | {"message", "asctime", "taskName"}
 """The attributes that are no `extra`."""
 
-IMMUTABLE: set[type] = {str, int, float, bool, type(None), bytes, complex}
-"""Exact types whose values may wait. Grows as values of the immutable types below are met."""
+IMMUTABLE: set[type] = {str, int, float, bool, type(None), complex}
+"""Exact types whose values may wait, and take little but for a text. Grows as values of those below are met."""
 
 # By name, so that nobody pays for an import: a value of the type exists only where its module was imported.
 _LEARNED = {
@@ -89,6 +92,9 @@ _LEARNED = {
 # What a record weighs beside its own texts, for bounds in bytes: measured with tracemalloc.
 _BASE_BYTES = 1_200
 _TUPLE_BYTES = 56
+_ARGUMENT_BYTES = 150  # of an argument that is not looked at: more than most have
+SHORT = 400
+"""Characters of a text that is not looked at; see `is_short`."""
 
 
 class Record(Noted):
@@ -225,62 +231,105 @@ def restore(snapshot: Snapshot | Fields | LogRecord) -> Record:
     return record
 
 
-def sift(  # noqa: C901 - calls would cost more than what is in it
-    snapshots: Sequence[Any], deadline: float
+def sift(
+    snapshots: Sequence[Any], deadline: float, *, vetted: bool = False, with_levels: bool = True
 ) -> tuple[list[Held], list[int], list[int], int]:
     """As `restore`, for many, but plain ones stay as they are: made of most of them, a record would be seen by nobody.
 
     Args:
         snapshots: Any items of a queue, the oldest first.
         deadline: By `time.perf_counter`: from then on those that are not plain are left, and all that come after them.
+        vetted: All that look plain are, and have no long text among their arguments: see `is_short` and `vet`.
+        with_levels: Whether the levels are asked for; if not, there may be none.
 
     Returns:
         What was taken; the size in bytes and the level number of each; and how many items between them were no records.
     """
+    if vetted:
+        try:
+            return _sifted(snapshots, with_levels=with_levels)
+        except Exception:  # noqa: BLE001, S110 - not all are plain, or all of one kind
+            pass
     held: list[Held] = []
     sizes: list[int] = []
     levels: list[int] = []
     odd = 0
-    length, key = PLAIN_LENGTH, _KEY
     for item in snapshots:
-        try:
-            # What nearly all records are is written out: the calls would cost more than the work.
-            kind: Any = type(item)  # pyright: ignore[reportUnknownVariableType]
-            if kind is dict and len(item) == length and key not in item:
-                message, arguments, level = item["msg"], item["args"], item["levelno"]
-                more = item["exc_info"] or item["stack_info"] or item["exc_text"]
-            elif kind is tuple:
-                message, arguments, level = item[MSG], item[ARGS], item[LEVELNO]
-                more = item[STACK_INFO] or item[EXC_INFO]
-            else:
-                message = arguments = level = more = item  # to be looked at closely
-            if not more and type(message) is str and type(arguments) is tuple and type(level) is int:
-                size = _BASE_BYTES + len(message)
-                if arguments:
-                    size += _TUPLE_BYTES
-                    for argument in arguments:  # pyright: ignore[reportUnknownVariableType]
-                        cls: Any = type(argument)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-                        if cls is str:
-                            size += 50 + len(argument)  # pyright: ignore[reportUnknownArgumentType]
-                        else:
-                            size += 32 if cls is int else _weight(argument, 1)
-                held.append(item)
-                sizes.append(size)
-                levels.append(level)
+        weight = _weigh_plain(item)
+        if weight is not None:
+            one, (size, level) = item, weight
+        else:
+            try:
+                one = restore(item)
+                size, level = one.size_bytes, one.levelno + NOTSET  # raises if it is no number
+            except Exception:  # noqa: BLE001 - what someone else put on the queue is no record: the caller counts it
+                odd += 1
                 continue
-        except Exception:  # noqa: BLE001, S110 - of a plain one something was taken away, or it is no record
-            pass
-        try:
-            record = restore(item)
-            level = record.levelno + NOTSET  # raises if it is no number
-            held.append(record)
-            sizes.append(record.size_bytes)
+        held.append(one)
+        sizes.append(size)
+        if with_levels:
             levels.append(level)
-        except Exception:  # noqa: BLE001 - what someone else put on the queue is no record: the caller counts it
-            odd += 1
-        if time.perf_counter() >= deadline:
+        if weight is None and time.perf_counter() >= deadline:
             break
     return held, sizes, levels, odd
+
+
+def _sifted(snapshots: Sequence[Any], *, with_levels: bool) -> tuple[list[Held], list[int], list[int], int]:
+    """As `sift`, where all are vetted, plain, and of one kind. Raises whatever comes of one that is not."""
+    (kind,) = set(map(type, snapshots))
+    levels: list[int] = []
+    if kind is tuple:
+        sizes = [_BASE_BYTES + len(one[MSG]) + _ARGUMENT_BYTES * len(one[ARGS]) for one in snapshots]
+        if with_levels:
+            levels = [one[LEVELNO] for one in snapshots]
+    else:
+        (length,) = set(map(len, snapshots))
+        if kind is not dict or length != PLAIN_LENGTH:
+            raise TypeError
+        sizes = [_BASE_BYTES + len(one["msg"]) + _ARGUMENT_BYTES * len(one["args"]) for one in snapshots]
+        if with_levels:
+            levels = [one["levelno"] for one in snapshots]
+    if levels and set(map(type, levels)) != {int}:
+        raise TypeError
+    return list(snapshots), sizes, levels, 0
+
+
+def vet(item: Snapshot | Fields | LogRecord) -> Snapshot | Fields | LogRecord:
+    """The item, as one that looks plain only if it is, and its arguments are short: `sift` need not look again."""
+    if isinstance(item, tuple):  # what was noted of a record comes another way: this is somebody's own
+        return cast("Fields", list(item))
+    if isinstance(item, dict) and len(item) == PLAIN_LENGTH:
+        plain = _weigh_plain(item) is not None
+        if not (plain and all(map(is_short, item["args"]))):
+            item[_KEY] = _NEITHER
+    return item
+
+
+def is_short(argument: object) -> bool:
+    """Whether it may wait, and takes so little that nobody need look how much."""
+    kind = type(argument)
+    if kind is str:
+        return len(cast("str", argument)) <= SHORT
+    return kind in IMMUTABLE
+
+
+def _weigh_plain(item: Any) -> tuple[int, int] | None:
+    """Size in bytes and level number of what has nothing but a message and its arguments; None of any other."""
+    kind: Any = type(item)  # pyright: ignore[reportUnknownVariableType]
+    try:
+        if kind is dict and len(item) == PLAIN_LENGTH and _KEY not in item:
+            message, arguments, level = item["msg"], item["args"], item["levelno"]
+            more = item["exc_info"] or item["stack_info"] or item["exc_text"]
+        elif kind is tuple:
+            message, arguments, level = item[MSG], item[ARGS], item[LEVELNO]
+            more = item[STACK_INFO] or item[EXC_INFO]
+        else:
+            return None
+    except (KeyError, IndexError):  # something was taken away, or it is no record
+        return None
+    if more or type(message) is not str or type(arguments) is not tuple or type(level) is not int:
+        return None
+    return _BASE_BYTES + len(message) + (_weight(arguments, 0) if arguments else 0), level
 
 
 def plain_of(record: LogRecord) -> Snapshot | Fields | None:
@@ -366,7 +415,7 @@ def is_immutable(value: object, depth: int = 0) -> bool:
     """Whether a value may wait: of an exact immutable type, or a tuple of such values. Never raises."""
     # Not `__class__`: a proxy (a request's user, a lazy text) gives that of what it stands for at this moment.
     cls = type(value)
-    if cls in IMMUTABLE:
+    if cls in IMMUTABLE or cls is bytes:
         return True
     if cls is tuple:
         # Deeper ones are rendered: following them would end in a RecursionError.

@@ -17,12 +17,12 @@ from typing import Any, cast, get_args
 
 from offloop import diagnostics
 from offloop import exits as exits  # noqa: PLC0414 - whoever can log has the exit hook
-from offloop.capture import IMMUTABLE, PLAIN_LENGTH, Snapshot, capture, message_of, text_of
+from offloop.capture import IMMUTABLE, PLAIN_LENGTH, SHORT, Snapshot, capture, message_of, text_of
 from offloop.errors import ConfigError
 from offloop.intake import FILTERED, Intake, OwnQueue
 from offloop.marks import OWN, is_own
 from offloop.policies import QueueOverflow, at_least, one_of
-from offloop.records import ARGS, EXC_INFO, LEVELNO, MSG, FastRecord
+from offloop.records import ARGS, EXC_INFO, LEVELNO, MSG, STACK_INFO, FastRecord
 
 __all__ = ["Context", "QueueHandler", "context_names"]
 
@@ -209,8 +209,8 @@ def _fast_handle(handler: QueueHandler) -> Callable[[logging.LogRecord], bool]: 
     """`handle` for the common record on a pipeline's own queue, as a closure: no lock, few attributes looked up.
 
     A record goes the careful way (`QueueHandler._handle`) where anything is out of the ordinary: a filter, a formatter,
-    an argument that may change, `extra`, an exception, a context of our own, or a queue so full that the level decides.
-    What was noted of a `FastRecord` is never changed, and need not be copied.
+    an argument that may change or is a long text, `extra`, an exception, a stack, a context of our own, or a queue so
+    full that the level decides. What was noted of a `FastRecord` is never changed, and need not be copied.
     """
     intake = handler.intake
     easy = intake.easy
@@ -221,7 +221,7 @@ def _fast_handle(handler: QueueHandler) -> Callable[[logging.LogRecord], bool]: 
     waiting = intake.staged
     put = waiting.append
 
-    def handle(record: logging.LogRecord) -> bool:  # noqa: C901 - each call would cost more than a line
+    def handle(record: logging.LogRecord) -> bool:  # noqa: C901, PLR0911, PLR0912 - a call costs more than a line
         item: Any
         try:
             if type(record) is LogRecord:
@@ -230,6 +230,8 @@ def _fast_handle(handler: QueueHandler) -> Callable[[logging.LogRecord], bool]: 
                     record.levelno < intake.floor
                     or type(record.msg) is not str
                     or record.exc_info
+                    or record.stack_info
+                    or record.exc_text
                     or filters
                     or handler.formatter is not None
                     or own()
@@ -246,6 +248,7 @@ def _fast_handle(handler: QueueHandler) -> Callable[[logging.LogRecord], bool]: 
                     item[LEVELNO] < intake.floor
                     or type(item[MSG]) is not str
                     or item[EXC_INFO]
+                    or item[STACK_INFO]
                     or filters
                     or handler.formatter is not None
                     or own()
@@ -258,7 +261,11 @@ def _fast_handle(handler: QueueHandler) -> Callable[[logging.LogRecord], bool]: 
                 if type(arguments) is not tuple:  # walking a mapping runs foreign code, or fails while others change it
                     return careful(handler, record)
                 for argument in arguments:  # pyright: ignore[reportUnknownVariableType]
-                    if type(argument) not in immutable:  # pyright: ignore[reportUnknownArgumentType]
+                    kind: Any = type(argument)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+                    if kind is str:
+                        if len(argument) > SHORT:  # pyright: ignore[reportUnknownArgumentType]
+                            return careful(handler, record)
+                    elif kind not in immutable:
                         return careful(handler, record)
         except (AttributeError, TypeError):  # not like others; or another thread looked at it meanwhile
             return careful(handler, record)

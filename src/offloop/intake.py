@@ -25,7 +25,7 @@ from threading import get_ident
 from typing import Any, ClassVar
 
 from offloop import fork
-from offloop.capture import Record, restore
+from offloop.capture import Record, restore, vet
 from offloop.exclusive import Exclusive
 from offloop.ledger import Counts, steadily, tabulate
 from offloop.overflow import Refusal, Room, evictable
@@ -63,7 +63,9 @@ class Intake:
         """Use `of`: a second intake for one queue would not know of the first."""
         self.queue = queue
         self.staged = queue.container if isinstance(queue, OwnQueue) else Staging()
-        self._plain: asyncio.Queue[Item] | None = None if isinstance(queue, OwnQueue) else queue
+        self.vetted = isinstance(queue, OwnQueue)
+        """Of what is in the queue, all that looks like a plain record is one: nobody else can put anything there."""
+        self._plain: asyncio.Queue[Item] | None = None if self.vetted else queue
         # Its inside, for eviction alone; queues of another make have none that we know of.
         inside = getattr(self._plain, "_queue", None)
         self._container: deque[Item] | None = inside if isinstance(inside, deque) else None
@@ -129,6 +131,8 @@ class Intake:
                 the listener does not run or the thread waits already.
             wait_timeout: For at most so many seconds.
         """
+        if self.vetted:
+            item = vet(item)
         here = self._on_loop_thread()
         if self.backlog >= self.easy:
             refusal = self._refusal(level_of(item), overflow, wait_timeout, here=here)

@@ -39,7 +39,7 @@ __all__ = ["QueueListener"]
 import_module("anyio._backends._asyncio")
 
 _HAND, _SMALL_HAND = 256, 48  # records taken from the queue at a time; where kinds are told apart
-_MANY, _FEW = 64, 16  # records routed between two looks at the clock; with filters
+_MANY, _FEW = 128, 16  # records routed between two looks at the clock; with filters
 _TURNS = 10  # of the loop, that tasks get to end in when their time is over
 _ROUNDS = 5  # how often a stop goes back for what was logged meanwhile
 
@@ -351,12 +351,14 @@ class QueueListener:
         # What is routed in a slice is admitted in one piece: no more of it where that takes time for each record.
         has_kinds = any(lane.gathering is not None for _, _, lane in routes)
         hand = self._intake.take(_SMALL_HAND if has_kinds else _HAND)
+        vetted = self._intake.vetted
         levels_matter = any(floor > logging.NOTSET for floor, _, _ in routes)
         are_records = not all(lane.takes_snapshots and accept is None for _, accept, lane in routes)
         step = _FEW if has_kinds or any(accept is not None for _, accept, _ in routes) else _MANY
         start = count = 0
         while start < len(hand):
-            held, sizes, levels, odd = sift(hand[start : start + step], deadline)
+            piece = hand[start : start + step]
+            held, sizes, levels, odd = sift(piece, deadline, vetted=vetted, with_levels=levels_matter or has_kinds)
             if are_records:
                 held = list(map(made, held, sizes))
             lowest = min(levels) if levels_matter and levels else None

@@ -21,7 +21,7 @@ from offloop.worker import Breather, Worker
 
 __all__ = ["encode_safely", "pack", "render", "takes_snapshots"]
 
-_SEVERAL = 32
+_SEVERAL = 64
 _LOOK_BYTES = _SEVERAL * 2_048  # of records between two looks at the clock
 _RENDER_TIMEOUT = 5.0  # seconds; source files may lie on a disk that hangs
 
@@ -64,35 +64,51 @@ async def pack(sink: Sink, backlog: Backlog, ledger: Ledger, others: Sequence[Si
     encoding = _Encoding(sink, others)
     encoded = [encoding.one(notice) for notice in notices] if sink.encodes else []
     size_bytes = sum(map(len, encoded))
+    are_lines = encoding.gives_lines and not notices
+    lines: list[bytes] = []
 
     def step(deadline: float) -> bool:
         nonlocal size_bytes
-        while backlog.waiting and len(backlog.flying) < max_records:
+        room = max_records - len(backlog.flying)
+        waiting, sizes = list(islice(backlog.waiting, room)), list(islice(backlog.sizes, room))
+        start, ends = 0, len(waiting)
+        while start < ends:
             # Several at a time where they are small, and quick to encode.
-            several = min(encoding.several, max_records - len(backlog.flying))
-            few = several if sum(islice(backlog.sizes, several)) <= _LOOK_BYTES else 1
-            piece = encoding.prepare(list(islice(backlog.waiting, few)), backlog)
+            stop = min(start + encoding.several, ends)
+            heavy = sum(sizes[start:stop])
+            if heavy > _LOOK_BYTES:
+                stop = start + max(1, (stop - start) * _LOOK_BYTES // heavy)
+            piece = encoding.prepare(waiting[start:stop], backlog, start)
             taken = len(piece)
             if sink.encodes:
                 data = encoding.all(piece)
-                size = sum(map(len, data))
+                line = b"\n".join([*data, b""]) if are_lines else b""
+                size = len(line) - taken if are_lines else sum(map(len, data))
                 if size_bytes + size > limits.max_bytes:
-                    taken = _fitting(data, limits.max_bytes - size_bytes, alone=not encoded)
-                    size = sum(map(len, data[:taken]))
-                encoded.extend(data[:taken])
+                    taken = _fitting(data, limits.max_bytes - size_bytes, alone=not size_bytes)
+                    del data[taken:]
+                    line = b"\n".join([*data, b""])
+                    size = sum(map(len, data))
+                if are_lines:
+                    lines.append(line)
+                else:
+                    encoded.extend(data)
                 size_bytes += size
-            ledger.begin()
-            backlog.fly(taken)
-            ledger.end()
-            if taken < few:
+            start += taken
+            if start < stop:
+                ends = start
+            elif time.perf_counter() >= deadline:
                 break
-            if time.perf_counter() >= deadline:
-                return False
-        return True
+        ledger.begin()
+        backlog.fly(start)
+        ledger.end()
+        return start >= ends
 
     await run.work(step)
     held = [*notices, *backlog.flying]
-    return Batch(held, sink, encoded if sink.encodes else None) if held else None
+    if not held:
+        return None
+    return Batch(held, sink, lines=lines) if are_lines else Batch(held, sink, encoded if sink.encodes else None)
 
 
 def _fitting(data: Sequence[bytes], room: int, *, alone: bool) -> int:
@@ -122,17 +138,19 @@ class _Encoding:
         self._sink = sink
         self._formatter = sink.formatter if takes_snapshots(sink, others) else None
         self._encode = _encoder(sink, others)
+        self.gives_lines = self._formatter is not None
+        """What it gives of records has no line feeds."""
         self.several = _SEVERAL if sink.encodes_purely() else 1
         """How many to encode between two looks at the clock."""
 
-    def prepare(self, piece: list[Held], backlog: Backlog) -> list[Held]:
-        """Of these, which are the next, all up to one whose traceback is not rendered; as records, if need be."""
+    def prepare(self, piece: list[Held], backlog: Backlog, start: int) -> list[Held]:
+        """Of these, which wait from `start` on, all up to one whose traceback is not rendered; made, if need be."""
         if self._formatter is not None and SNAPSHOTS.issuperset(map(type, piece)):
             return piece
         for index, held in enumerate(piece):
             if type(held) in SNAPSHOTS:
                 if self._formatter is None:
-                    piece[index] = backlog.record(index)
+                    piece[index] = backlog.record(start + index)
             elif cast("Record", held).exception is not None and cast("Record", held).exc_text is None:
                 return piece[:index]
         return piece

@@ -46,7 +46,7 @@ class Rings:
     def _task(self, record: Record) -> object:
         for name in self._by:
             value: object = getattr(record, name, None)
-            if value is not None and (isinstance(value, (str, int)) or type(value) in IMMUTABLE):
+            if value is not None and (isinstance(value, (str, int, bytes)) or type(value) in IMMUTABLE):
                 return name, value
         return None
 

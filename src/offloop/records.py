@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Mapping
 from logging import LogRecord
 from threading import Lock
+from types import SimpleNamespace
 from typing import Any, ClassVar, cast
 
 from offloop.errors import ConfigError
@@ -34,9 +35,6 @@ _NAMES = (
     *("name", "levelname", "levelno", "pathname", "lineno", "funcName", "process", "thread", "threadName", "taskName"),
 )
 MSG, ARGS, EXC_INFO, STACK_INFO, TIME = range(5)
-COMMON = slice(_NAMES.index("name"), _NAMES.index("taskName"))
-"""The fields that formatters want, together."""
-TASK_NAME = _NAMES.index("taskName")
 LEVELNO = _NAMES.index("levelno")
 
 _KNOWN = (
@@ -45,7 +43,9 @@ _KNOWN = (
     *("processName", "process", "taskName"),
 )
 _STANDARD = tuple(LogRecord("", 0, "", 0, "", (), None).__dict__)
-_HAS_TASKS = "taskName" in _STANDARD  # 3.12 and later
+HAS_TASKS = "taskName" in _STANDARD  # 3.12 and later
+SITE = slice(_NAMES.index("name"), None if HAS_TASKS else _NAMES.index("taskName"))
+"""The fields that formatters want, together; the last of them the task's name, where records have one."""
 UNDERSTOOD = _STANDARD in {_KNOWN, _KNOWN[:-1]}
 """Whether records of this Python have the attributes that are known here."""
 
@@ -55,6 +55,9 @@ IN_NS = isinstance(cast("object", logging._startTime), int)  # type: ignore[attr
 # One dictionary look-up each, where the public function is a call or two; they fall back on it.
 _level_names: dict[object, str] = getattr(logging, "_levelToName", {})
 _threads: Mapping[int, threading.Thread] = getattr(threading, "_active", {})
+
+_find_module = sys.modules.get
+_flags: Any = logging if HAS_TASKS else SimpleNamespace(logAsyncioTasks=False)
 
 # Of these no mapping is made; to ask `Mapping` costs as much as to note five fields.
 _NO_MAPPINGS = frozenset({str, int, float, bool, type(None), bytes, tuple, list})
@@ -166,25 +169,26 @@ def make(  # noqa: PLR0913, PLR0917 - the standard signature; calls cost more th
         levelname = _level_names[level]
     except (KeyError, TypeError):
         levelname = logging.getLevelName(level)
-    thread = thread_name = process_name = process = task_name = None
+    thread: int | None
+    # Set where they are found, and not before as well: this is most of what a call costs.
     if logging.logThreads:
         thread = threading.get_ident()
         try:
             thread_name = _threads[thread].name
         except KeyError:
             thread_name = threading.current_thread().name
+    else:
+        thread = thread_name = None
     if logging.logMultiprocessing:
-        processes = sys.modules.get("multiprocessing.process")
+        processes = _find_module("multiprocessing.process")
         process_name = "MainProcess" if processes is None else _process_name(processes)
-    if logging.logProcesses:
-        process = _pid
-    if _HAS_TASKS and logging.logAsyncioTasks:  # type: ignore[attr-defined,unused-ignore]
-        # Asked of the loop: without one `current_task` raises, which costs more than all the rest.
-        loop = asyncio._get_running_loop()  # noqa: SLF001 - documented as "for framework developers"
-        if loop is not None:
-            task = asyncio.current_task(loop)
-            if task is not None:
-                task_name = task.get_name()
+    else:
+        process_name = None
+    process = _pid if logging.logProcesses else None
+    # Asked of the loop: without one `current_task` raises, which costs more than all the rest.
+    loop = asyncio._get_running_loop() if _flags.logAsyncioTasks else None  # noqa: SLF001 - "for framework developers"
+    task = None if loop is None else asyncio.current_task(loop)
+    task_name = None if task is None else task.get_name()
     record = _new(FastRecord)
     # In the order of _NAMES.
     # fmt: off
@@ -244,7 +248,7 @@ def attributes(fields: Fields) -> dict[str, Any]:
     whole["threadName"] = thread_name
     whole["processName"] = process_name
     whole["process"] = process
-    if _HAS_TASKS:
+    if HAS_TASKS:
         whole["taskName"] = task_name
     return whole
 

@@ -20,6 +20,7 @@ from offloop.capture import Held, Record, made
 from offloop.digest import Digest, Gathered, Preceding
 from offloop.errors import ConfigError
 from offloop.formatters.json import JSONFormatter
+from offloop.framing import newline
 from offloop.policies import Batching, Breaker, Buffer, Retry, at_least
 from offloop.spool import Spool
 
@@ -40,10 +41,23 @@ class Batch:
         gathered: What there is to tell of each kind of record, for a sink with a `digest`; None for any other.
     """
 
-    __slots__ = ("_encoded", "_key", "_records", "_sink", "created", "filtered", "gathered", "held")
+    __slots__ = ("_encoded", "_key", "_lines", "_records", "_sink", "created", "filtered", "gathered", "held")
 
-    def __init__(self, records: Sequence[Held], sink: Sink, encoded: Sequence[bytes] | None = None) -> None:
-        """Hold the records; what was not encoded yet is encoded when it is asked for."""
+    def __init__(
+        self,
+        records: Sequence[Held],
+        sink: Sink,
+        encoded: Sequence[bytes] | None = None,
+        lines: Sequence[bytes] | None = None,
+    ) -> None:
+        """Hold the records; what was not encoded yet is encoded when it is asked for.
+
+        Args:
+            records: At least one.
+            sink: Where they go.
+            encoded: Each as bytes.
+            lines: Or all as lines, in pieces; none has a line feed but at its end.
+        """
         # Tuples: what a sink takes out of a list would be sent again, or never be settled.
         self.held = tuple(records)
         self._records: tuple[Record, ...] | None = None
@@ -52,6 +66,7 @@ class Batch:
         self.gathered: Gathered | None = None
         self._sink = sink
         self._encoded = None if encoded is None else tuple(encoded)
+        self._lines = None if lines is None else b"".join(lines)
         self._key: str | None = None
 
     def __len__(self) -> int:
@@ -74,8 +89,18 @@ class Batch:
     def encoded(self) -> Sequence[bytes]:
         """Each record as bytes, as the sink's `encode` gave them; as long as `records`."""
         if self._encoded is None:
-            self._encoded = tuple(self._sink.encode(record) for record in self.records)
+            if self._lines is not None:
+                self._encoded = tuple(self._lines.split(b"\n")[:-1])
+            else:
+                self._encoded = tuple(self._sink.encode(record) for record in self.records)
         return self._encoded
+
+    @property
+    def lines(self) -> bytes:
+        """Each of `encoded` on a line of its own, ended by LF; a line break inside one is escaped: see `newline`."""
+        if self._lines is None:
+            self._lines = newline(self.encoded)
+        return self._lines
 
     @property
     def bytes(self) -> int:
@@ -95,7 +120,8 @@ class Batch:
 
     def pick(self, indices: Sequence[int]) -> Batch:
         """The records at these positions as a batch of their own."""
-        encoded = None if self._encoded is None else [self._encoded[index] for index in indices]
+        known = self._encoded is not None or self._lines is not None
+        encoded = [self.encoded[index] for index in indices] if known else None
         picked = Batch([self.held[index] for index in indices], self._sink, encoded)
         if self._records is not None:
             picked._records = tuple(self._records[index] for index in indices)

@@ -13,9 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offloop.capture import Record, capture, restore, sift
+from offloop.capture import Record, capture, made, restore, sift
 from offloop.errors import ConfigError
 from offloop.formatters import JSONFormatter
+from offloop.records import fields_of as noted_of
+from offloop.records import make
 
 FIELDS: list[Any] = ["plain", "otel", "ecs"]
 CREATED = 1795364401.123456
@@ -324,6 +326,25 @@ def test_lines_made_together_are_those_made_one_by_one(
     whole = [read(alone._whole(record)) for record in records]
     assert list(map(read, together.encode_all(held))) == whole
     assert [read(together.encode(record)) for record in records] == whole
+
+
+def test_lines_of_records_of_all_kinds_together() -> None:
+    """Standard ones, fast ones and those that are more than plain, in any order, with several places and tasks."""
+    held: list[Any] = []
+    for number in range(40):
+        place = f"/x/{number // 7}.py"
+        record = make("app", 20, place, number // 5, "%d of %s", (number, "many"), None)
+        if number % 3:
+            record = logging.LogRecord("app", 20, place, number // 5, "%d of %s", (number, "many"), None)
+            record.taskName = f"Task-{number // 8}" if number % 4 else None
+        if number % 11 == 0:
+            record.more = number
+        (one,), *_ = sift([noted_of(record) or capture(record)], math.inf)
+        held.append(one)
+    assert len(set(map(type, held))) == 3
+    alone = [JSONFormatter().encode(made(one)) for one in held]
+    assert JSONFormatter().encode_all(held) == alone
+    assert [json.loads(line)["message"] for line in alone] == [f"{number} of many" for number in range(40)]
 
 
 def read(line: bytes) -> Any:

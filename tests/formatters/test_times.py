@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import logging
 import math
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -43,6 +44,23 @@ def test_time_just_before_the_second_that_is_kept(created) -> None:
     held, *_ = sift([capture(record) for record in records], math.inf)
     assert formatter.encode_all(held) == lines
     assert json.loads(lines[1])["time"] == moment
+
+
+@given(
+    st.lists(
+        st.one_of(st.floats(1.7e9 - 2, 1.7e9 + 2), st.floats(1.7e9 - 100, 1.7e9 + 100), st.sampled_from([1.7e9, -1.0])),
+        min_size=2,
+        max_size=8,
+    ),
+    st.sampled_from(["iso", "epoch"]),
+)
+def test_times_together_are_those_alone(times: list[float], timestamp: Any) -> None:
+    """Whichever second they are of, whichever was formatted last."""
+    formatter = JSONFormatter(timestamp=timestamp)
+    formatter.encode_all([capture(logging.makeLogRecord({"levelno": 20, "created": 1.7e9}))])
+    records = [logging.makeLogRecord({"levelno": 20, "created": time}) for time in times]
+    lines = formatter.encode_all([capture(record) for record in records])
+    assert lines == [JSONFormatter(timestamp=timestamp).encode(record) for record in records]
 
 
 @pytest.mark.parametrize("created", [None, "now", float("nan"), float("inf"), 1e30])

@@ -15,19 +15,21 @@ from operator import itemgetter
 from typing import Any, Literal
 
 from offloop.capture import Record, text_of
-from offloop.records import EXC_INFO, fields_of, file_of
+from offloop.records import EXC_INFO, HAS_TASKS, fields_of, file_of
 from offloop.tracebacks import FrozenException, freeze
 
-__all__ = ["FIELD_SETS", "Common", "FieldSet", "Fields", "failure_of", "free_name"]
+__all__ = ["FIELD_SETS", "Common", "FieldSet", "Fields", "Site", "failure_of", "free_name"]
 
 Fields = Literal["plain", "otel", "ecs"]
 
 _NAMES = ("name", "levelname", "levelno", "pathname", "lineno", "funcName", "process", "thread", "threadName")
+_TASK = ("taskName",) if HAS_TASKS else ()
 _MAX_GROUPS = 8
 _MAX_CHAIN = 100
 
 
 Common = tuple[Any, ...]
+Site = tuple[Any, ...]
 Failure = tuple[FrozenException | None, str]
 
 
@@ -36,7 +38,8 @@ class FieldSet:
     """One vocabulary.
 
     Attributes:
-        common: Of a record's attributes those that `begin` takes: what `records.COMMON` has of its fields, or more.
+        common: Of a record's attributes those that `begin` takes.
+        site: These, and the name of the task, where records have one: what `records.SITE` has of its fields, or more.
         begin: Time, message, what is common, the task's name: what every record has, as an object.
         finish: Adds to that what few have: its failure, its stack, what the caller gave as `extra` (with free names,
             and not to be used again), the static fields.
@@ -44,6 +47,7 @@ class FieldSet:
     """
 
     common: Callable[[Mapping[str, Any]], Common]
+    site: Callable[[Mapping[str, Any]], Site]
     begin: Callable[[object, str, Common, str | None], dict[str, Any]]
     finish: Callable[[dict[str, Any], Failure | None, object, dict[str, Any], Mapping[str, Any]], None]
     reserved: frozenset[str]
@@ -232,7 +236,17 @@ _ECS = (
 )
 
 FIELD_SETS: Mapping[str, FieldSet] = {
-    "plain": FieldSet(itemgetter(*_NAMES), _begin_plain, _finish_plain, frozenset(_PLAIN.split())),
-    "otel": FieldSet(itemgetter(*_NAMES), _begin_otel, _finish_otel, frozenset(_OTEL.split())),
-    "ecs": FieldSet(itemgetter(*_NAMES, "filename"), _begin_ecs, _finish_ecs, frozenset(_ECS.split())),
+    "plain": FieldSet(
+        itemgetter(*_NAMES), itemgetter(*_NAMES, *_TASK), _begin_plain, _finish_plain, frozenset(_PLAIN.split())
+    ),
+    "otel": FieldSet(
+        itemgetter(*_NAMES), itemgetter(*_NAMES, *_TASK), _begin_otel, _finish_otel, frozenset(_OTEL.split())
+    ),
+    "ecs": FieldSet(
+        itemgetter(*_NAMES, "filename"),
+        itemgetter(*_NAMES, "filename", *_TASK),
+        _begin_ecs,
+        _finish_ecs,
+        frozenset(_ECS.split()),
+    ),
 }

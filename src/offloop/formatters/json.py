@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any, ClassVar, Literal, get_args
 from uuid import uuid4
 
 from offloop.capture import SNAPSHOTS, Held, extras, fixed, made, message_of, plain_of
 from offloop.errors import ConfigError
 from offloop.formatters.encoding import DEL, quickly, shown, to_json
-from offloop.formatters.fields import FIELD_SETS, Common, Fields, failure_of, free_name
+from offloop.formatters.fields import FIELD_SETS, Common, Fields, Site, failure_of, free_name
 from offloop.formatters.times import FIRST, THREE, iso_time, second_of
 from offloop.policies import one_of
-from offloop.records import ARGS, COMMON, IN_NS, MSG, TASK_NAME, TIME, created_of
+from offloop.records import ARGS, HAS_TASKS, IN_NS, MSG, SITE, TIME, created_of
 
 __all__ = ["JSONFormatter"]
 
@@ -26,6 +26,7 @@ Line = tuple[bytes, bytes, bytes, bytes]
 _MARK = f"offloop-{uuid4().hex}"  # stands where a line differs from others of the same call; nobody can log it
 _MAX_LINES = 1_024  # calls whose lines are known
 _ROUND = 1.5 * 2**52  # added and taken away again it rounds a float as `round` does, and takes a third less
+_ROUND_UP = _ROUND + 1e6
 
 
 class JSONFormatter(logging.Formatter):
@@ -79,7 +80,8 @@ class JSONFormatter(logging.Formatter):
         names = FIELD_SETS[fields]
         self._static = {name: fixed(value) for name, value in (static or {}).items()}
         self._common, self._begin, self._finish = names.common, names.begin, names.finish
-        self._lines: dict[Common, Line] = {}
+        self._site = names.site
+        self._lines: dict[Site, Line] = {}
         self._task_lines: dict[Common, Line] = {}
         self._second = FIRST
         self._epoch = timestamp == "epoch"
@@ -104,32 +106,33 @@ class JSONFormatter(logging.Formatter):
 
     def encode_all(self, held: Sequence[Held]) -> list[bytes]:
         """Each of these as `encode` would give it."""
-        if len(held) > 1 and len(set(map(type, held))) == 1 and type(held[0]) in SNAPSHOTS:
+        if len(held) > 1 and type(held[0]) in SNAPSHOTS:
             try:
                 return self._together(held)
-            except Exception:  # noqa: BLE001, S110 - as above
+            except Exception:  # noqa: BLE001, S110 - as above; or they are not all of one kind
                 pass
+        if len(set(map(type, held))) > 1:
+            return [line for _, run in groupby(held, type) for line in self.encode_all(list(run))]
         return [self.encode(made(one)) for one in held]
 
     def _alone(self, snapshot: Any) -> bytes:
         """As `_together`, for one."""
         kind: Any = type(snapshot)  # pyright: ignore[reportUnknownVariableType]
         if kind is tuple:
-            template, arguments, created = snapshot[MSG], snapshot[ARGS], created_of(snapshot)
-            common, task = snapshot[COMMON], snapshot[TASK_NAME]
+            template, arguments, created, site = snapshot[MSG], snapshot[ARGS], created_of(snapshot), snapshot[SITE]
         else:
             template, arguments, created = snapshot["msg"], snapshot["args"], snapshot["created"]
-            common, task = self._common(snapshot), snapshot.get("taskName")
+            site = self._site(snapshot)
         text = quickly(template % arguments if arguments else template)
         if not text.isascii() or DEL in text:
             text = shown(text)
-        before, between, after = self._line(common, task)
+        before, between, after = self._line(site)
         return b"".join((before, *self._when(created), between, text[1:-1], after))
 
     def _when(self, created: float) -> tuple[bytes, bytes, bytes]:
         """A time in three parts."""
         if self._epoch:
-            return quickly(created), b"", b""
+            return to_json(created), b"", b""
         second, date = self._second
         micros = round((created - second) * 1e6)
         if not 0 <= micros < 1_000_000:  # noqa: PLR2004 - a second
@@ -137,49 +140,61 @@ class JSONFormatter(logging.Formatter):
             date = self._second[1]
         return date, THREE[micros // 1000], THREE[micros % 1000]
 
+    def _whens(self, times: Sequence[float]) -> tuple[bytes, list[bytes]]:
+        """What the times have in common, and what each has behind that."""
+        if self._epoch:
+            return b"", to_json(times)[1:-1].split(b",")
+        second, date = self._second
+        # A million more, so that each has its zeros; written all at once, `[1000042,1000047]`, and taken apart.
+        numbers = quickly([int((created - second) * 1e6 + _ROUND_UP - _ROUND) for created in times])
+        micros = numbers[2:-1].split(b",1")
+        if numbers.startswith(b"[1") and set(map(len, micros)) == {6}:
+            return date, micros  # most are of the second that the last one was of
+        return b"", [b"".join(self._when(created)) for created in times]
+
     def _together(self, held: Sequence[Any]) -> list[bytes]:
         """As `encode_all`, for snapshots of one kind. Raises whatever comes of one that is not like others."""
         if type(held[0]) is tuple:
             messages = [one[MSG] % one[ARGS] if one[ARGS] else one[MSG] for one in held]
             times = [one[TIME] / 1e9 for one in held] if IN_NS else [one[TIME] for one in held]
-            commons, tasks = [one[COMMON] for one in held], [one[TASK_NAME] for one in held]
+            sites = [one[SITE] for one in held]
         else:
             messages = [one["msg"] % one["args"] if one["args"] else one["msg"] for one in held]
             times = [one["created"] for one in held]
-            commons, tasks = list(map(self._common, held)), [one.get("taskName") for one in held]
+            sites = list(map(self._site, held))
         # All at once, and taken apart where no text can have a quote that is not escaped.
         texts = quickly(messages)
         if not texts.isascii() or DEL in texts:
             texts = shown(texts)
-        # Most are of the second that the first was of.
-        second, date = (math.inf, b"") if self._epoch else self._second
-        last, last_task = None, None
-        head = before = between = after = b""
+        date, whens = self._whens(times)
+        pairs = zip(whens, texts[2:-2].split(b'","'), strict=True)
+        last = sites[0]
+        before, between, after = self._line(last)
+        head = before + date
+        if sites.count(last) == len(sites):
+            return [b"".join((head, when, between, text, after)) for when, text in pairs]
         found: list[bytes] = []
-        for text, created, common, task in zip(texts[2:-2].split(b'","'), times, commons, tasks, strict=True):
-            if common != last or task != last_task:
-                before, between, after = self._line(common, task)
-                head, last, last_task = before + date, common, task
-            since = (created - second) * 1e6 + _ROUND - _ROUND
-            if 0 <= since < 1_000_000:  # noqa: PLR2004 - a second
-                micros = int(since)
-                found.append(b"".join((head, THREE[micros // 1000], THREE[micros % 1000], between, text, after)))
-            else:
-                found.append(b"".join((before, *self._when(created), between, text, after)))
+        for (when, text), site in zip(pairs, sites, strict=True):
+            if site != last:
+                before, between, after = self._line(site)
+                head, last = before + date, site
+            found.append(b"".join((head, when, between, text, after)))
         return found
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as JSON text; the same as `encode` gives."""
         return self.encode(record).decode()
 
-    def _line(self, common: Common, task: str | None) -> tuple[bytes, bytes, bytes]:
+    def _line(self, site: Site) -> tuple[bytes, bytes, bytes]:
         """What a line has before its time, between that and the text of its message, and after it."""
-        lines = self._lines if task is None else self._task_lines
+        # Without the task: each has a name of its own.
+        task = site[-1] if HAS_TASKS else None
+        lines, common = (self._lines, site) if task is None else (self._task_lines, site[:-1])
         line = lines.get(common)
         if line is None:
             if len(lines) >= _MAX_LINES:
                 lines.clear()
-            line = lines[common] = self._learn(common, has_task=task is not None)
+            line = lines[common] = self._learn(site[:-1] if HAS_TASKS else site, has_task=task is not None)
         before, between, after, end = line
         return before, between, after if task is None else b"".join((after, to_json(task), end))
 

@@ -135,7 +135,8 @@ class TCPSink(Sink):
         connection = self._connection
         assert connection is not None  # noqa: S101 - open made one, or raised
         try:
-            await connection.send_all(self._frame(batch.encoded), timeout=self.send_timeout)
+            data = batch.lines if self.framing == "newline" else self._frame(batch.encoded)
+            await connection.send_all(data, timeout=self.send_timeout)
         except OSError as error:
             raise TemporaryFailure(_told(error)) from error
         finally:
