@@ -58,6 +58,8 @@ class GatheredWitness(Witness):
 
     def doubt(self, lane: Any) -> None:
         folds = lane.gathering._folds
+        if lane.backlog.flying:
+            self.totals.clear()  # the lane does not know that it told these
         for record in map(made, lane.backlog.flying):
             self.doubtful += 1 + (folds[id(record)].count if id(record) in folds else 0)
         if self.spool is not None:
@@ -93,8 +95,10 @@ class GatheredWitness(Witness):
         if not sure or not records:
             return
         ours = {id(record): position for position, record in enumerate(self.batch)}
-        taken = self.batch.pick([ours[id(record)] for record in records]).gathered
+        told, taken = self.batch.gathered, self.batch.pick([ours[id(record)] for record in records]).gathered
+        assert told is not None
         assert taken is not None
+        whole = {group.kind: len(group.records) for group in told.groups}
         self.last_count = 0
         for group in taken.groups:
             if group.records[0].name == ledger.LOSS_LOGGER:
@@ -104,7 +108,8 @@ class GatheredWitness(Witness):
             key = group.kind, group.since
             # One that was over may begin anew with a copy of the record it began with: what another sink hands over.
             assert not group.mails or group.total >= self.totals.get(key, 0), group
-            self.totals[key] = group.total
+            if len(group.records) == whole[group.kind]:  # otherwise what it tells of may be refused in part
+                self.totals[key] = group.total
         tally.add("digest", "notices of an end", sum(record.name == DIGEST_LOGGER for record in records))
 
 

@@ -85,7 +85,8 @@ async def pack(sink: Sink, backlog: Backlog, ledger: Ledger, others: Sequence[Si
                 line = b"\n".join([*data, b""]) if are_lines else b""
                 size = len(line) - taken if are_lines else sum(map(len, data))
                 if size_bytes + size > limits.max_bytes:
-                    taken = _fitting(data, limits.max_bytes - size_bytes, alone=not size_bytes)
+                    first = not (notices or backlog.flying or start)
+                    taken = _fitting(data, limits.max_bytes - size_bytes, alone=first)
                     del data[taken:]
                     line = b"\n".join([*data, b""])
                     size = sum(map(len, data))
