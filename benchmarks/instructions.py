@@ -28,7 +28,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from offloop import JSONFormatter, Pipeline, records
-from offloop.capture import capture, restore, sift
+from offloop.capture import capture, restore
+from offloop.sifting import sift
 from offloop.testing import MemorySink
 
 KEPT = Path(__file__).with_name("instructions.json")

@@ -15,7 +15,8 @@ from benchmarks import child
 from benchmarks.contenders import MESSAGE, as_json, logger_of
 from benchmarks.measuring import Data, spread
 from offloop import Buffer, JSONFormatter, Pipeline, QueueHandler, TextFormatter
-from offloop.capture import Record, capture, restore, sift
+from offloop.capture import Record, capture, restore
+from offloop.sifting import sift
 from offloop.testing import HANG, FaultySink
 
 _ROUNDS = {"full": 60, "quick": 10, "smoke": 1}

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from offloop.backlog import Backlog
-from offloop.capture import Held, Record, capture, made, restore, sift
+from offloop.capture import Held, Record, capture, made, restore
 from offloop.overflow import Room
 from offloop.policies import Buffer
+from offloop.sifting import sift
 
 
 def record(levelno: int = logging.INFO, message: str = "x") -> Record:

@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import reprlib
 import sys
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextvars import ContextVar
 from logging import NOTSET, LogRecord, makeLogRecord
 from typing import Any, ClassVar, SupportsIndex, cast
 
 from offloop.records import (
     ARGS,
-    EXC_INFO,
-    LEVELNO,
     MSG,
     STACK_INFO,
     Fields,
@@ -31,32 +28,33 @@ from offloop.records import (
 from offloop.tracebacks import FrozenException, freeze
 
 __all__ = [
+    "BASE_BYTES",
     "IMMUTABLE",
+    "KEY",
+    "NEITHER",
     "PLAIN_LENGTH",
-    "SHORT",
     "SNAPSHOTS",
+    "STANDARD",
     "Held",
     "Record",
     "Snapshot",
     "capture",
     "extras",
     "fixed",
-    "is_short",
     "made",
     "message_of",
-    "plain_of",
     "restore",
     "scalar_of",
-    "sift",
     "text_of",
-    "vet",
+    "weight_of",
 ]
 
 Snapshot = dict[str, Any]
-"""What waits in the queue: a copy of a record's `__dict__`; under `_KEY` what a plain record has no place for."""
+"""What waits in the queue: a copy of a record's `__dict__`; under `KEY` what a plain record has no place for."""
 
-_KEY = "\0offloop"
-_NEITHER: tuple[str | None, FrozenException | None] = (None, None)
+KEY = "\0offloop"
+"""Under which a snapshot that is more than plain has its template and its exception, if it has them."""
+NEITHER: tuple[str | None, FrozenException | None] = (None, None)
 _MAX_DEPTH = 8
 _MAX_CONTAINERS = 10_000
 _CONTAINERS = frozenset({dict, list, tuple, set, frozenset})
@@ -89,12 +87,9 @@ _LEARNED = {
     "zoneinfo": {"ZoneInfo"},
 }
 
-# What a record weighs beside its own texts, for bounds in bytes: measured with tracemalloc.
-_BASE_BYTES = 1_200
+BASE_BYTES = 1_200
+"""What a record weighs beside its own texts, for bounds in bytes: measured with tracemalloc."""
 _TUPLE_BYTES = 56
-_ARGUMENT_BYTES = 150  # of an argument that is not looked at: more than most have
-SHORT = 400
-"""Characters of a text that is not looked at; see `is_short`."""
 
 
 class Record(Noted):
@@ -201,7 +196,7 @@ def capture(record: LogRecord, context: Mapping[str, ContextVar[Any]] | None = N
     if context:
         _add_context(snapshot, context)
     if template is not None or exception is not None:
-        snapshot[_KEY] = (template, exception)
+        snapshot[KEY] = (template, exception)
     return snapshot
 
 
@@ -220,7 +215,7 @@ def restore(snapshot: Snapshot | Fields | LogRecord) -> Record:
         snapshot = capture(snapshot)
         if not isinstance(snapshot.get("levelno"), int):
             snapshot["levelno"] = NOTSET
-    template, exception = snapshot.pop(_KEY, _NEITHER)
+    template, exception = snapshot.pop(KEY, NEITHER)
     record = Record.__new__(Record)
     record.__dict__ = snapshot
     record._fields = None
@@ -229,126 +224,6 @@ def restore(snapshot: Snapshot | Fields | LogRecord) -> Record:
     record.encodings = None
     record.size_bytes = _size(snapshot, exception)
     return record
-
-
-def sift(
-    snapshots: Sequence[Any], deadline: float, *, vetted: bool = False, with_levels: bool = True
-) -> tuple[list[Held], list[int], list[int], int]:
-    """As `restore`, for many, but plain ones stay as they are: made of most of them, a record would be seen by nobody.
-
-    Args:
-        snapshots: Any items of a queue, the oldest first.
-        deadline: By `time.perf_counter`: from then on those that are not plain are left, and all that come after them.
-        vetted: All that look plain are, and have no long text among their arguments: see `is_short` and `vet`.
-        with_levels: Whether the levels are asked for; if not, there may be none.
-
-    Returns:
-        What was taken; the size in bytes and the level number of each; and how many items between them were no records.
-    """
-    if vetted:
-        try:
-            return _sifted(snapshots, with_levels=with_levels)
-        except Exception:  # noqa: BLE001, S110 - not all are plain, or all of one kind
-            pass
-    held: list[Held] = []
-    sizes: list[int] = []
-    levels: list[int] = []
-    odd = 0
-    for item in snapshots:
-        weight = _weigh_plain(item)
-        if weight is not None:
-            one, (size, level) = item, weight
-        else:
-            try:
-                one = restore(item)
-                size, level = one.size_bytes, one.levelno + NOTSET  # raises if it is no number
-            except Exception:  # noqa: BLE001 - what someone else put on the queue is no record: the caller counts it
-                odd += 1
-                continue
-        held.append(one)
-        sizes.append(size)
-        if with_levels:
-            levels.append(level)
-        if weight is None and time.perf_counter() >= deadline:
-            break
-    return held, sizes, levels, odd
-
-
-def _sifted(snapshots: Sequence[Any], *, with_levels: bool) -> tuple[list[Held], list[int], list[int], int]:
-    """As `sift`, where all are vetted, plain, and of one kind. Raises whatever comes of one that is not."""
-    (kind,) = set(map(type, snapshots))
-    levels: list[int] = []
-    if kind is tuple:
-        sizes = [_BASE_BYTES + len(one[MSG]) + _ARGUMENT_BYTES * len(one[ARGS]) for one in snapshots]
-        if with_levels:
-            levels = [one[LEVELNO] for one in snapshots]
-    else:
-        (length,) = set(map(len, snapshots))
-        if kind is not dict or length != PLAIN_LENGTH:
-            raise TypeError
-        sizes = [_BASE_BYTES + len(one["msg"]) + _ARGUMENT_BYTES * len(one["args"]) for one in snapshots]
-        if with_levels:
-            levels = [one["levelno"] for one in snapshots]
-    if levels and set(map(type, levels)) != {int}:
-        raise TypeError
-    return list(snapshots), sizes, levels, 0
-
-
-def vet(item: Snapshot | Fields | LogRecord) -> Snapshot | Fields | LogRecord:
-    """The item, as one that looks plain only if it is, and its arguments are short: `sift` need not look again."""
-    if isinstance(item, tuple):  # what was noted of a record comes another way: this is somebody's own
-        return cast("Fields", list(item))
-    if isinstance(item, dict) and len(item) == PLAIN_LENGTH:
-        plain = _weigh_plain(item) is not None
-        if not (plain and all(map(is_short, item["args"]))):
-            item[_KEY] = _NEITHER
-    return item
-
-
-def is_short(argument: object) -> bool:
-    """Whether it may wait, and takes so little that nobody need look how much."""
-    kind = type(argument)
-    if kind is str:
-        return len(cast("str", argument)) <= SHORT
-    return kind in IMMUTABLE
-
-
-def _weigh_plain(item: Any) -> tuple[int, int] | None:
-    """Size in bytes and level number of what has nothing but a message and its arguments; None of any other."""
-    kind: Any = type(item)  # pyright: ignore[reportUnknownVariableType]
-    try:
-        if kind is dict and len(item) == PLAIN_LENGTH and _KEY not in item:
-            message, arguments, level = item["msg"], item["args"], item["levelno"]
-            more = item["exc_info"] or item["stack_info"] or item["exc_text"]
-        elif kind is tuple:
-            message, arguments, level = item[MSG], item[ARGS], item[LEVELNO]
-            more = item[STACK_INFO] or item[EXC_INFO]
-        else:
-            return None
-    except (KeyError, IndexError):  # something was taken away, or it is no record
-        return None
-    if more or type(message) is not str or type(arguments) is not tuple or type(level) is not int:
-        return None
-    return _BASE_BYTES + len(message) + (_weight(arguments, 0) if arguments else 0), level
-
-
-def plain_of(record: LogRecord) -> Snapshot | Fields | None:
-    """What `sift` would have given for the record, if it is a plain one: not a copy."""
-    kind = type(record)
-    if kind is Record:
-        if cast("Record", record).exception is not None:
-            return None
-    elif kind is not LogRecord:
-        fields = fields_of(record)
-        plain = fields is not None and not (fields[EXC_INFO] or fields[STACK_INFO]) and type(fields[MSG]) is str
-        return fields if plain else None
-    values = record.__dict__
-    if len(values) != PLAIN_LENGTH or type(values.get("msg")) is not str:
-        return None
-    if kind is LogRecord and not STANDARD.issuperset(values):  # somebody took an attribute away, and added one
-        return None
-    more = values.get("exc_text") or values.get("exc_info") or values.get("stack_info")
-    return None if more else values
 
 
 def made(held: Held, size_bytes: int | None = None) -> Record:
@@ -472,8 +347,8 @@ def _fix_exception(snapshot: Snapshot) -> FrozenException | None:
 
 def _add_context(snapshot: Snapshot, context: Mapping[str, ContextVar[Any]]) -> None:
     for name, variable in context.items():
-        value = variable.get(_KEY)
-        if value is not _KEY:
+        value = variable.get(KEY)
+        if value is not KEY:
             snapshot.setdefault(name, fixed(value))
 
 
@@ -529,15 +404,15 @@ def scalar_of(value: object) -> object:
 
 
 def _size(snapshot: Snapshot, exception: FrozenException | None) -> int:
-    size = _BASE_BYTES
+    size = BASE_BYTES
     message = snapshot.get("msg")
     if type(message) is str:
         size += len(message)
     arguments = snapshot.get("args")
     if arguments:
-        size += _weight(arguments, 0)
+        size += weight_of(arguments, 0)
     if len(snapshot) > PLAIN_LENGTH:
-        size += sum([_weight(value, 0) for name, value in snapshot.items() if name not in STANDARD])
+        size += sum([weight_of(value, 0) for name, value in snapshot.items() if name not in STANDARD])
     stack = snapshot.get("stack_info")
     if type(stack) is str:
         size += len(stack)
@@ -545,15 +420,16 @@ def _size(snapshot: Snapshot, exception: FrozenException | None) -> int:
 
 
 def _size_of_fields(fields: Fields) -> int:
-    size: int = _BASE_BYTES + len(fields[MSG])
+    size: int = BASE_BYTES + len(fields[MSG])
     if fields[ARGS]:
-        size += _weight(fields[ARGS], 0)
+        size += weight_of(fields[ARGS], 0)
     if fields[STACK_INFO] is not None:
         size += len(fields[STACK_INFO])
     return size
 
 
-def _weight(value: Any, depth: int) -> int:
+def weight_of(value: Any, depth: int = 0) -> int:
+    """About how many bytes an argument takes, or a value in `extra`."""
     cls: Any = type(value)  # pyright: ignore[reportUnknownVariableType]
     if cls is str or cls is bytes:
         return 50 + len(value)
@@ -568,8 +444,8 @@ def _weight(value: Any, depth: int) -> int:
                 elif kind is int or kind is float:
                     size += 32
                 else:
-                    size += _weight(item, depth + 1)
+                    size += weight_of(item, depth + 1)
             return size
         if cls is dict:
-            return 64 + sum([100 + _weight(item, depth + 1) for item in value.values()])
+            return 64 + sum([100 + weight_of(item, depth + 1) for item in value.values()])
     return 32

@@ -17,12 +17,13 @@ from typing import Any, cast, get_args
 
 from offloop import diagnostics
 from offloop import exits as exits  # noqa: PLC0414 - whoever can log has the exit hook
-from offloop.capture import IMMUTABLE, PLAIN_LENGTH, SHORT, Snapshot, capture, message_of, text_of
+from offloop.capture import IMMUTABLE, PLAIN_LENGTH, Snapshot, capture, message_of, text_of
 from offloop.errors import ConfigError
 from offloop.intake import FILTERED, Intake, OwnQueue
 from offloop.marks import OWN, is_own
 from offloop.policies import QueueOverflow, at_least, one_of
 from offloop.records import ARGS, EXC_INFO, LEVELNO, MSG, STACK_INFO, FastRecord
+from offloop.sifting import SHORT
 
 __all__ = ["Context", "QueueHandler", "context_names"]
 

@@ -25,12 +25,13 @@ from threading import get_ident
 from typing import Any, ClassVar
 
 from offloop import fork
-from offloop.capture import Record, restore, vet
+from offloop.capture import Record, restore
 from offloop.exclusive import Exclusive
 from offloop.ledger import Counts, steadily, tabulate
 from offloop.overflow import Refusal, Room, evictable
 from offloop.policies import Buffer, QueueOverflow
 from offloop.registry import Registry, Server
+from offloop.sifting import vet
 from offloop.staging import Item, Staging, level_of
 from offloop.turnstile import Turnstile
 

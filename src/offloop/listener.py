@@ -16,7 +16,7 @@ from typing import Any, Self
 import anyio
 
 from offloop import diagnostics, fork
-from offloop.capture import Held, made, sift, text_of
+from offloop.capture import Held, made, text_of
 from offloop.delivery import marked_context
 from offloop.errors import ConfigError, PipelineInUse
 from offloop.gate import Accept, acceptance
@@ -27,6 +27,7 @@ from offloop.pacer import Pacer
 from offloop.policies import at_least
 from offloop.run import Run
 from offloop.shutdown import BEYOND, Shutdown
+from offloop.sifting import sift
 from offloop.sink import Destination, Sink, check_kind
 from offloop.spool import Spool
 from offloop.stderr import Budget

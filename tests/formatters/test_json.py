@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offloop.capture import Record, capture, made, restore, sift
+from offloop.capture import Record, capture, made, restore
 from offloop.errors import ConfigError
 from offloop.formatters import JSONFormatter
 from offloop.records import fields_of as noted_of
 from offloop.records import make
+from offloop.sifting import sift
 
 FIELDS: list[Any] = ["plain", "otel", "ecs"]
 CREATED = 1795364401.123456

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from offloop.capture import capture, sift
+from offloop.capture import capture
 from offloop.formatters import JSONFormatter
 from offloop.formatters.times import iso_time
+from offloop.sifting import sift
 
 
 @given(st.floats(min_value=-2e9, max_value=2e11))

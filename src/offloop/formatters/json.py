@@ -8,13 +8,14 @@ from itertools import groupby
 from typing import Any, ClassVar, Literal, get_args
 from uuid import uuid4
 
-from offloop.capture import SNAPSHOTS, Held, extras, fixed, made, message_of, plain_of
+from offloop.capture import SNAPSHOTS, Held, extras, fixed, made, message_of
 from offloop.errors import ConfigError
 from offloop.formatters.encoding import DEL, quickly, shown, to_json
 from offloop.formatters.fields import FIELD_SETS, Common, Fields, Site, failure_of, free_name
 from offloop.formatters.times import FIRST, THREE, iso_time, second_of
 from offloop.policies import one_of
 from offloop.records import ARGS, HAS_TASKS, IN_NS, MSG, SITE, TIME, created_of
+from offloop.sifting import plain_of
 
 __all__ = ["JSONFormatter"]
 
