@@ -21,8 +21,8 @@ from offloop.worker import Breather, Worker
 
 __all__ = ["encode_safely", "pack", "render", "takes_snapshots"]
 
-_SEVERAL = 64
-_LOOK_BYTES = _SEVERAL * 2_048  # of records between two looks at the clock
+_TOGETHER, _SEVERAL = 128, 32  # small records between two looks at the clock: as plain ones, and one by one
+_LOOK_BYTES = _TOGETHER * 2_048
 _RENDER_TIMEOUT = 5.0  # seconds; source files may lie on a disk that hangs
 
 
@@ -69,7 +69,7 @@ async def pack(sink: Sink, backlog: Backlog, ledger: Ledger, others: Sequence[Si
 
     def step(deadline: float) -> bool:
         nonlocal size_bytes
-        room = max_records - len(backlog.flying)
+        room = max(0, max_records - len(backlog.flying))
         waiting, sizes = list(islice(backlog.waiting, room)), list(islice(backlog.sizes, room))
         start, ends = 0, len(waiting)
         while start < ends:
@@ -78,15 +78,13 @@ async def pack(sink: Sink, backlog: Backlog, ledger: Ledger, others: Sequence[Si
             heavy = sum(sizes[start:stop])
             if heavy > _LOOK_BYTES:
                 stop = start + max(1, (stop - start) * _LOOK_BYTES // heavy)
-            piece = encoding.prepare(waiting[start:stop], backlog, start)
-            taken = len(piece)
+            taken, data, may_follow = encoding.take(waiting[start:stop], backlog, start)
             if sink.encodes:
-                data = encoding.all(piece)
                 line = b"\n".join([*data, b""]) if are_lines else b""
                 size = len(line) - taken if are_lines else sum(map(len, data))
                 if size_bytes + size > limits.max_bytes:
                     first = not (notices or backlog.flying or start)
-                    taken = _fitting(data, limits.max_bytes - size_bytes, alone=first)
+                    taken, may_follow = _fitting(data, limits.max_bytes - size_bytes, alone=first), False
                     del data[taken:]
                     line = b"\n".join([*data, b""])
                     size = sum(map(len, data))
@@ -96,7 +94,7 @@ async def pack(sink: Sink, backlog: Backlog, ledger: Ledger, others: Sequence[Si
                     encoded.extend(data)
                 size_bytes += size
             start += taken
-            if start < stop:
+            if not may_follow:
                 ends = start
             elif time.perf_counter() >= deadline:
                 break
@@ -141,26 +139,35 @@ class _Encoding:
         self._encode = _encoder(sink, others)
         self.gives_lines = self._formatter is not None
         """What it gives of records has no line feeds."""
-        self.several = _SEVERAL if sink.encodes_purely() else 1
+        self.several = _TOGETHER if self.gives_lines else _SEVERAL if sink.encodes_purely() else 1
         """How many to encode between two looks at the clock."""
 
-    def prepare(self, piece: list[Held], backlog: Backlog, start: int) -> list[Held]:
-        """Of these, which wait from `start` on, all up to one whose traceback is not rendered; made, if need be."""
-        if self._formatter is not None and SNAPSHOTS.issuperset(map(type, piece)):
-            return piece
+    def take(self, piece: list[Held], backlog: Backlog, start: int) -> tuple[int, list[bytes], bool]:
+        """Some of these, which wait from `start` on, for the next batch: records now, unless nobody needs them as such.
+
+        Returns:
+            How many; each as bytes, if the sink wants them; and whether more may follow. None may before what comes
+            next has its traceback rendered.
+        """
+        formatter = self._formatter if isinstance(self._formatter, JSONFormatter) else None
+        plain = None if formatter is None else formatter.encode_plain(piece)
+        if plain is not None:
+            return len(piece), plain, True
+        del piece[_SEVERAL:]
+        several = len(piece)
         for index, held in enumerate(piece):
             if type(held) in SNAPSHOTS:
-                if self._formatter is None:
+                if formatter is None:
                     piece[index] = backlog.record(start + index)
             elif cast("Record", held).exception is not None and cast("Record", held).exc_text is None:
-                return piece[:index]
-        return piece
-
-    def all(self, piece: Sequence[Held]) -> list[bytes]:
-        """Each as bytes."""
-        if isinstance(self._formatter, JSONFormatter):
-            return self._formatter.encode_all(piece)
-        return [self.one(made(held)) for held in piece]
+                del piece[index:]
+                break
+        data: list[bytes] = []
+        if formatter is not None:
+            data = formatter.encode_all(piece)
+        elif self._sink.encodes:
+            data = [self.one(made(held)) for held in piece]
+        return len(piece), data, len(piece) == several
 
     def one(self, record: Record) -> bytes:
         """A record as bytes; failing that, as the sink's default formatter makes them, or as JSON."""

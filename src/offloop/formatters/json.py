@@ -107,14 +107,19 @@ class JSONFormatter(logging.Formatter):
 
     def encode_all(self, held: Sequence[Held]) -> list[bytes]:
         """Each of these as `encode` would give it."""
+        if len(set(map(type, held))) > 1:
+            return [line for _, run in groupby(held, type) for line in self.encode_all(list(run))]
+        plain = self.encode_plain(held)
+        return [self.encode(made(one)) for one in held] if plain is None else plain
+
+    def encode_plain(self, held: Sequence[Held]) -> list[bytes] | None:
+        """As `encode_all`, where these are several plain ones of one kind; None if they are not."""
         if len(held) > 1 and type(held[0]) in SNAPSHOTS:
             try:
                 return self._together(held)
             except Exception:  # noqa: BLE001, S110 - as above; or they are not all of one kind
                 pass
-        if len(set(map(type, held))) > 1:
-            return [line for _, run in groupby(held, type) for line in self.encode_all(list(run))]
-        return [self.encode(made(one)) for one in held]
+        return None
 
     def _alone(self, snapshot: Any) -> bytes:
         """As `_together`, for one."""
