@@ -77,7 +77,7 @@ def _no_sending() -> None:
 
 
 def _no_json() -> None:
-    JSONFormatter.encode_all = lambda _formatter, held: [b"x"] * len(held)  # type: ignore[method-assign,assignment]
+    JSONFormatter.encode_plain = lambda _formatter, held: [b"x"] * len(held)  # type: ignore[method-assign,assignment]
 
 
 def _no_routing() -> None:
