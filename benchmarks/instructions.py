@@ -159,7 +159,7 @@ CASES: dict[str, Case] = {
     "capture": partial(_step, capture),
     "capture and restore": partial(_step, lambda record: restore(capture(record))),
     "JSON": partial(_step, JSONFormatter().encode),
-    "routed, and JSON of 32 at once": _batches,
+    "routed, and JSON of 64 at once": _batches,
 }
 
 
