@@ -58,8 +58,9 @@ class GatheredWitness(Witness):
 
     def doubt(self, lane: Any) -> None:
         folds = lane.gathering._folds
-        if lane.backlog.flying:
-            self.totals.clear()  # the lane does not know that it told these
+        # The lane does not know that it told of these, if it did.
+        for key in [key for key in self.totals if key[0] in lane.gathering._flying]:
+            del self.totals[key]
         for record in map(made, lane.backlog.flying):
             self.doubtful += 1 + (folds[id(record)].count if id(record) in folds else 0)
         if self.spool is not None:
@@ -98,7 +99,7 @@ class GatheredWitness(Witness):
         told, taken = self.batch.gathered, self.batch.pick([ours[id(record)] for record in records]).gathered
         assert told is not None
         assert taken is not None
-        whole = {group.kind: len(group.records) for group in told.groups}
+        whole = {group.kind: group.count for group in told.groups}
         self.last_count = 0
         for group in taken.groups:
             if group.records[0].name == ledger.LOSS_LOGGER:
@@ -108,8 +109,8 @@ class GatheredWitness(Witness):
             key = group.kind, group.since
             # One that was over may begin anew with a copy of the record it began with: what another sink hands over.
             assert not group.mails or group.total >= self.totals.get(key, 0), group
-            if len(group.records) == whole[group.kind]:  # otherwise what it tells of may be refused in part
-                self.totals[key] = group.total
+            # What it tells of may be refused in part.
+            self.totals[key] = group.total - (whole[group.kind] - group.count)
         tally.add("digest", "notices of an end", sum(record.name == DIGEST_LOGGER for record in records))
 
 

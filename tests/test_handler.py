@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 
-from offloop import ConfigError, QueueHandler, diagnostics
+from offloop import ConfigError, Pipeline, QueueHandler, QueueListener, diagnostics
 from offloop.capture import Record, message_of, restore
-from offloop.intake import Intake
+from offloop.intake import Intake, OwnQueue
 from offloop.marks import mark
+from offloop.testing import MemorySink
 
 
 def taken(queue: asyncio.Queue[Any]) -> list[Record]:
@@ -329,3 +330,42 @@ def test_repr_tells_what_waits(queue: asyncio.Queue[Any], log: logging.Logger) -
     """Level and count."""
     log.info("x")
     assert repr(log.handlers[0]) == "<QueueHandler (NOTSET), 1 waiting>"
+
+
+class Refuses:
+    """An object that does not say whether it is true."""
+
+    def __bool__(self) -> bool:
+        raise ValueError
+
+    def __repr__(self) -> str:
+        return "refuses"
+
+
+@pytest.mark.parametrize("attribute", ["exc_text", "stack_info", "exc_info"])
+@pytest.mark.parametrize("kind", [OwnQueue, asyncio.Queue])
+async def test_attribute_that_refuses_to_be_looked_at(log: logging.Logger, attribute: str, kind: Any) -> None:
+    """Nothing is raised into the call, and what comes after it is delivered; it too, if it is a text that is odd."""
+    sink = MemorySink()
+    async with QueueListener(queue := kind(10), sink) as listener:
+        log.addHandler(QueueHandler(queue))
+        log.handle(logging.makeLogRecord({"name": log.name, "levelno": 20, "msg": "odd", attribute: Refuses()}))
+        log.info("after")
+        assert (await listener.flush(5)).complete
+    counts = listener.stats().intake
+    assert "after" in sink.messages
+    if attribute == "exc_info":
+        assert counts.dropped == {"rejected": {"INFO": 1}}
+    else:
+        assert sink.messages == ["odd", "after"]
+        assert b"refuses" in sink.encoded[0]
+
+
+async def test_text_that_is_none(log: logging.Logger) -> None:
+    """Where somebody gives False for a stack, there is none."""
+    sink = MemorySink()
+    async with Pipeline(sink, logger=log):
+        log.handle(logging.makeLogRecord({"name": log.name, "levelno": 20, "msg": "x", "stack_info": False}))
+        log.handle(logging.makeLogRecord({"name": log.name, "levelno": 20, "msg": "x", "stack_info": False, "more": 1}))
+    assert not any(b"stack" in line for line in sink.encoded)
+    assert len(sink.encoded) == 2

@@ -63,3 +63,22 @@ def test_tuple_of_somebody_is_no_record() -> None:
     """Where all is vetted too: it does not pass for what was noted of a record."""
     held, _, _, odd = sift([vet(("text", ())), vet(("text", (), *(None,) * 14))], math.inf, vetted=True)
     assert (held, odd) == ([], 2)
+
+
+class Refuses:
+    """An object that does not say whether it is true."""
+
+    def __bool__(self) -> bool:
+        raise ValueError
+
+
+@pytest.mark.parametrize("vetted", [True, False])
+def test_what_refuses_to_be_looked_at(vetted: bool) -> None:
+    """Whatever somebody put on the queue is counted, and what is behind it is taken."""
+    noted = fields_of(make("app", 30, "x.py", 1, "noted", (), None))
+    assert noted is not None
+    odd: Any = ("text", (), Refuses(), Refuses(), *noted[4:])
+    items = [vet(odd) if vetted else odd, noted]
+    held, _, levels, count = sift(items, math.inf, vetted=vetted)
+    assert (held[-1:], levels[-1:]) == ([noted], [30])
+    assert count + len(held) == 2

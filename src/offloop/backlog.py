@@ -98,7 +98,7 @@ class Backlog:
 
     def fly(self, count: int) -> None:
         """Move the oldest that wait into flight."""
-        if count == len(self.waiting):  # nearly always, and three times as quick
+        if count == len(self.waiting):  # nearly always
             self.flying.extend(self.waiting)
             self._flying_sizes.extend(self.sizes)
             self.waiting.clear()

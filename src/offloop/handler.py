@@ -268,7 +268,7 @@ def _fast_handle(handler: QueueHandler) -> Callable[[logging.LogRecord], bool]: 
                             return careful(handler, record)
                     elif kind not in immutable:
                         return careful(handler, record)
-        except (AttributeError, TypeError):  # not like others; or another thread looked at it meanwhile
+        except Exception:  # noqa: BLE001 - not like others; or another thread looked at it meanwhile
             return careful(handler, record)
         put(item)
         if not intake.awake:

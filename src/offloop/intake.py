@@ -64,9 +64,7 @@ class Intake:
         """Use `of`: a second intake for one queue would not know of the first."""
         self.queue = queue
         self.staged = queue.container if isinstance(queue, OwnQueue) else Staging()
-        self.vetted = isinstance(queue, OwnQueue)
-        """Of what is in the queue, all that looks like a plain record is one: nobody else can put anything there."""
-        self._plain: asyncio.Queue[Item] | None = None if self.vetted else queue
+        self._plain: asyncio.Queue[Item] | None = None if isinstance(queue, OwnQueue) else queue
         # Its inside, for eviction alone; queues of another make have none that we know of.
         inside = getattr(self._plain, "_queue", None)
         self._container: deque[Item] | None = inside if isinstance(inside, deque) else None
@@ -173,6 +171,11 @@ class Intake:
         news = lost - self._known
         self._known = lost
         return news
+
+    @property
+    def vetted(self) -> bool:
+        """Whether all that looks like a plain record is one: nobody else can put anything on a queue of our own."""
+        return self._plain is None
 
     @property
     def backlog(self) -> int:

@@ -135,7 +135,8 @@ class _Encoding:
 
     def __init__(self, sink: Sink, others: Sequence[Sink]) -> None:
         self._sink = sink
-        self._formatter = sink.formatter if takes_snapshots(sink, others) else None
+        formatter = sink.formatter if takes_snapshots(sink, others) else None
+        self._formatter = formatter if isinstance(formatter, JSONFormatter) else None
         self._encode = _encoder(sink, others)
         self.gives_lines = self._formatter is not None
         """What it gives of records has no line feeds."""
@@ -149,7 +150,7 @@ class _Encoding:
             How many; each as bytes, if the sink wants them; and whether more may follow. None may before what comes
             next has its traceback rendered.
         """
-        formatter = self._formatter if isinstance(self._formatter, JSONFormatter) else None
+        formatter = self._formatter
         plain = None if formatter is None else formatter.encode_plain(piece)
         if plain is not None:
             return len(piece), plain, True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 
-from offloop.capture import IMMUTABLE, Record
+from offloop.capture import Record, is_immutable
 from offloop.digest import Preceding
 
 __all__ = ["Rings"]
@@ -46,7 +46,7 @@ class Rings:
     def _task(self, record: Record) -> object:
         for name in self._by:
             value: object = getattr(record, name, None)
-            if value is not None and (isinstance(value, (str, int, bytes)) or type(value) in IMMUTABLE):
+            if value is not None and (isinstance(value, (str, int)) or is_immutable(value)):
                 return name, value
         return None
 

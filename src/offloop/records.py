@@ -20,7 +20,6 @@ import time
 from collections.abc import Callable, Mapping
 from logging import LogRecord
 from threading import Lock
-from types import SimpleNamespace
 from typing import Any, ClassVar, cast
 
 from offloop.errors import ConfigError
@@ -57,7 +56,6 @@ _level_names: dict[object, str] = getattr(logging, "_levelToName", {})
 _threads: Mapping[int, threading.Thread] = getattr(threading, "_active", {})
 
 _find_module = sys.modules.get
-_flags: Any = logging if HAS_TASKS else SimpleNamespace(logAsyncioTasks=False)
 
 # Of these no mapping is made; to ask `Mapping` costs as much as to note five fields.
 _NO_MAPPINGS = frozenset({str, int, float, bool, type(None), bytes, tuple, list})
@@ -170,7 +168,6 @@ def make(  # noqa: PLR0913, PLR0917 - the standard signature; calls cost more th
     except (KeyError, TypeError):
         levelname = logging.getLevelName(level)
     thread: int | None
-    # Set where they are found, and not before as well: this is most of what a call costs.
     if logging.logThreads:
         thread = threading.get_ident()
         try:
@@ -185,9 +182,11 @@ def make(  # noqa: PLR0913, PLR0917 - the standard signature; calls cost more th
     else:
         process_name = None
     process = _pid if logging.logProcesses else None
-    # Asked of the loop: without one `current_task` raises, which costs more than all the rest.
-    loop = asyncio._get_running_loop() if _flags.logAsyncioTasks else None  # noqa: SLF001 - "for framework developers"
-    task = None if loop is None else asyncio.current_task(loop)
+    task = None
+    if HAS_TASKS and logging.logAsyncioTasks:  # type: ignore[attr-defined,unused-ignore]
+        # Asked of the loop: without one `current_task` raises, which costs more than all the rest.
+        loop = asyncio._get_running_loop()  # noqa: SLF001 - documented as "for framework developers"
+        task = None if loop is None else asyncio.current_task(loop)
     task_name = None if task is None else task.get_name()
     record = _new(FastRecord)
     # In the order of _NAMES.

@@ -44,7 +44,7 @@ def sift(
         snapshots: Any items of a queue, the oldest first.
         deadline: By `time.perf_counter`: from then on those that are not plain are left, and all that come after them.
         vetted: All that look plain are, and have no long text among their arguments: see `is_short` and `vet`.
-        with_levels: Whether the levels are asked for; if not, there may be none.
+        with_levels: Whether the levels are asked for; if not, there are none.
 
     Returns:
         What was taken; the size in bytes and the level number of each; and how many items between them were no records.
@@ -67,12 +67,13 @@ def sift(
                 one = restore(item)
                 size, level = one.size_bytes, one.levelno + NOTSET  # raises if it is no number
             except Exception:  # noqa: BLE001 - what someone else put on the queue is no record: the caller counts it
+                one, size, level = None, 0, NOTSET
                 odd += 1
-                continue
-        held.append(one)
-        sizes.append(size)
-        if with_levels:
-            levels.append(level)
+        if one is not None:
+            held.append(one)
+            sizes.append(size)
+            if with_levels:
+                levels.append(level)
         if weight is None and time.perf_counter() >= deadline:
             break
     return held, sizes, levels, odd
@@ -129,11 +130,11 @@ def _weigh_plain(item: Any) -> tuple[int, int] | None:
             more = item[STACK_INFO] or item[EXC_INFO]
         else:
             return None
-    except (KeyError, IndexError):  # something was taken away, or it is no record
+        if more or type(message) is not str or type(arguments) is not tuple or type(level) is not int:
+            return None
+        return BASE_BYTES + len(message) + (weight_of(arguments) if arguments else 0), level
+    except Exception:  # noqa: BLE001 - something was taken away, or it is no record
         return None
-    if more or type(message) is not str or type(arguments) is not tuple or type(level) is not int:
-        return None
-    return BASE_BYTES + len(message) + (weight_of(arguments, 0) if arguments else 0), level
 
 
 def plain_of(record: LogRecord) -> Snapshot | Fields | None:

@@ -9,10 +9,10 @@ for.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from logging import LogRecord
 from operator import itemgetter
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from offloop.capture import Record, text_of
 from offloop.records import EXC_INFO, HAS_TASKS, fields_of, file_of
@@ -23,7 +23,6 @@ __all__ = ["FIELD_SETS", "Common", "FieldSet", "Fields", "Site", "failure_of", "
 Fields = Literal["plain", "otel", "ecs"]
 
 _NAMES = ("name", "levelname", "levelno", "pathname", "lineno", "funcName", "process", "thread", "threadName")
-_TASK = ("taskName",) if HAS_TASKS else ()
 _MAX_GROUPS = 8
 _MAX_CHAIN = 100
 
@@ -38,19 +37,27 @@ class FieldSet:
     """One vocabulary.
 
     Attributes:
-        common: Of a record's attributes those that `begin` takes.
-        site: These, and the name of the task, where records have one: what `records.SITE` has of its fields, or more.
+        names: Of a record's attributes those that `begin` takes.
         begin: Time, message, what is common, the task's name: what every record has, as an object.
         finish: Adds to that what few have: its failure, its stack, what the caller gave as `extra` (with free names,
             and not to be used again), the static fields.
         reserved: Names that no `extra` may take.
     """
 
-    common: Callable[[Mapping[str, Any]], Common]
-    site: Callable[[Mapping[str, Any]], Site]
+    names: tuple[str, ...]
     begin: Callable[[object, str, Common, str | None], dict[str, Any]]
     finish: Callable[[dict[str, Any], Failure | None, object, dict[str, Any], Mapping[str, Any]], None]
     reserved: frozenset[str]
+
+    @property
+    def common(self) -> Callable[[Mapping[str, Any]], Common]:
+        """Gives these of a record's attributes."""
+        return cast("Callable[[Mapping[str, Any]], Common]", itemgetter(*self.names))
+
+    @property
+    def site(self) -> Callable[[Mapping[str, Any]], Site]:
+        """These, and the name of the task, where records have one: what `records.SITE` has of its fields, or more."""
+        return replace(self, names=(*self.names, "taskName")).common if HAS_TASKS else self.common
 
 
 def free_name(name: str, taken: frozenset[str], extra: Mapping[str, Any]) -> str:
@@ -236,17 +243,7 @@ _ECS = (
 )
 
 FIELD_SETS: Mapping[str, FieldSet] = {
-    "plain": FieldSet(
-        itemgetter(*_NAMES), itemgetter(*_NAMES, *_TASK), _begin_plain, _finish_plain, frozenset(_PLAIN.split())
-    ),
-    "otel": FieldSet(
-        itemgetter(*_NAMES), itemgetter(*_NAMES, *_TASK), _begin_otel, _finish_otel, frozenset(_OTEL.split())
-    ),
-    "ecs": FieldSet(
-        itemgetter(*_NAMES, "filename"),
-        itemgetter(*_NAMES, "filename", *_TASK),
-        _begin_ecs,
-        _finish_ecs,
-        frozenset(_ECS.split()),
-    ),
+    "plain": FieldSet(_NAMES, _begin_plain, _finish_plain, frozenset(_PLAIN.split())),
+    "otel": FieldSet(_NAMES, _begin_otel, _finish_otel, frozenset(_OTEL.split())),
+    "ecs": FieldSet((*_NAMES, "filename"), _begin_ecs, _finish_ecs, frozenset(_ECS.split())),
 }
