@@ -60,19 +60,14 @@ def test_attached_to_a_logger_is_said_once(capsys: pytest.CaptureFixture[str], m
     assert "(logger 'shop'; use Pipeline(sink)" in said
 
 
-def test_batch_of_lines() -> None:
-    """Each record's bytes, the lines, and parts of both are what they would be if it had been made of bytes."""
-    sink = Sink(name="x")
-    records = [record_of(text) for text in ("a", "b", "c")]
-    lines = Batch(records, sink, lines=[b"one\ntwo\n", b"three\n"])
-    encoded = Batch(records, sink, [b"one", b"two", b"three"])
-    for batch in (lines, encoded):
-        assert batch.lines == b"one\ntwo\nthree\n"
-        assert batch.encoded == (b"one", b"two", b"three")
-        assert batch.bytes == 11
-        assert batch.part(1).lines == b"two\nthree\n"
-        assert batch.pick([2, 0]).encoded == (b"three", b"one")
-    assert Batch(records, sink, lines=[b"one\ntwo\n", b"three\n"]).pick([1]).encoded == (b"two",)
+@pytest.mark.parametrize("unbroken", [True, False])
+def test_batch_as_lines(unbroken: bool) -> None:
+    """All, and parts of it, whether it is known that none has a line break or not."""
+    batch = Batch([record_of(text) for text in ("a", "b", "c")], Sink(name="x"), [b"1", b"22", b"3"], unbroken=unbroken)
+    assert batch.lines == b"1\n22\n3\n"
+    assert batch.bytes == 4
+    assert batch.part(1).lines == b"22\n3\n"
+    assert batch.pick([2, 0]).encoded == (b"3", b"1")
 
 
 def test_lines_of_what_has_line_breaks() -> None:

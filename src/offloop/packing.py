@@ -64,8 +64,6 @@ async def pack(sink: Sink, backlog: Backlog, ledger: Ledger, others: Sequence[Si
     encoding = _Encoding(sink, others)
     encoded = [encoding.one(notice) for notice in notices] if sink.encodes else []
     size_bytes = sum(map(len, encoded))
-    are_lines = encoding.gives_lines and not notices
-    lines: list[bytes] = []
 
     def step(deadline: float) -> bool:
         nonlocal size_bytes
@@ -80,18 +78,13 @@ async def pack(sink: Sink, backlog: Backlog, ledger: Ledger, others: Sequence[Si
                 stop = start + max(1, (stop - start) * _LOOK_BYTES // heavy)
             taken, data, may_follow = encoding.take(waiting[start:stop], backlog, start)
             if sink.encodes:
-                line = b"\n".join([*data, b""]) if are_lines else b""
-                size = len(line) - taken if are_lines else sum(map(len, data))
+                size = sum(map(len, data))
                 if size_bytes + size > limits.max_bytes:
                     first = not (notices or backlog.flying or start)
                     taken, may_follow = _fitting(data, limits.max_bytes - size_bytes, alone=first), False
                     del data[taken:]
-                    line = b"\n".join([*data, b""])
                     size = sum(map(len, data))
-                if are_lines:
-                    lines.append(line)
-                else:
-                    encoded.extend(data)
+                encoded.extend(data)
                 size_bytes += size
             start += taken
             if not may_follow:
@@ -107,7 +100,7 @@ async def pack(sink: Sink, backlog: Backlog, ledger: Ledger, others: Sequence[Si
     held = [*notices, *backlog.flying]
     if not held:
         return None
-    return Batch(held, sink, lines=lines) if are_lines else Batch(held, sink, encoded if sink.encodes else None)
+    return Batch(held, sink, encoded if sink.encodes else None, unbroken=encoding.gives_lines and not notices)
 
 
 def _fitting(data: Sequence[bytes], room: int, *, alone: bool) -> int:

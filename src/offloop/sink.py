@@ -41,14 +41,13 @@ class Batch:
         gathered: What there is to tell of each kind of record, for a sink with a `digest`; None for any other.
     """
 
-    __slots__ = ("_encoded", "_key", "_lines", "_records", "_sink", "created", "filtered", "gathered", "held")
+    __slots__ = (
+        *("_encoded", "_key", "_lines", "_records", "_sink", "_unbroken"),
+        *("created", "filtered", "gathered", "held"),
+    )
 
     def __init__(
-        self,
-        records: Sequence[Held],
-        sink: Sink,
-        encoded: Sequence[bytes] | None = None,
-        lines: Sequence[bytes] | None = None,
+        self, records: Sequence[Held], sink: Sink, encoded: Sequence[bytes] | None = None, *, unbroken: bool = False
     ) -> None:
         """Hold the records; what was not encoded yet is encoded when it is asked for.
 
@@ -56,7 +55,7 @@ class Batch:
             records: At least one.
             sink: Where they go.
             encoded: Each as bytes.
-            lines: Or all as lines, in pieces; none has a line feed but at its end.
+            unbroken: None of these has a line break in it.
         """
         # Tuples: what a sink takes out of a list would be sent again, or never be settled.
         self.held = tuple(records)
@@ -66,7 +65,8 @@ class Batch:
         self.gathered: Gathered | None = None
         self._sink = sink
         self._encoded = None if encoded is None else tuple(encoded)
-        self._lines = None if lines is None else b"".join(lines)
+        self._lines: bytes | None = None
+        self._unbroken = unbroken
         self._key: str | None = None
 
     def __len__(self) -> int:
@@ -89,17 +89,14 @@ class Batch:
     def encoded(self) -> Sequence[bytes]:
         """Each record as bytes, as the sink's `encode` gave them; as long as `records`."""
         if self._encoded is None:
-            if self._lines is not None:
-                self._encoded = tuple(self._lines.split(b"\n")[:-1])
-            else:
-                self._encoded = tuple(self._sink.encode(record) for record in self.records)
+            self._encoded = tuple(self._sink.encode(record) for record in self.records)
         return self._encoded
 
     @property
     def lines(self) -> bytes:
         """Each of `encoded` on a line of its own, ended by LF; a line break inside one is escaped: see `newline`."""
         if self._lines is None:
-            self._lines = newline(self.encoded)
+            self._lines = b"\n".join([*self.encoded, b""]) if self._unbroken else newline(self.encoded)
         return self._lines
 
     @property
@@ -120,9 +117,8 @@ class Batch:
 
     def pick(self, indices: Sequence[int]) -> Batch:
         """The records at these positions as a batch of their own."""
-        known = self._encoded is not None or self._lines is not None
-        encoded = [self.encoded[index] for index in indices] if known else None
-        picked = Batch([self.held[index] for index in indices], self._sink, encoded)
+        encoded = None if self._encoded is None else [self._encoded[index] for index in indices]
+        picked = Batch([self.held[index] for index in indices], self._sink, encoded, unbroken=self._unbroken)
         if self._records is not None:
             picked._records = tuple(self._records[index] for index in indices)
         if self.gathered is not None:
