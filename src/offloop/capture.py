@@ -57,7 +57,6 @@ KEY = "\0offloop"
 NEITHER: tuple[str | None, FrozenException | None] = (None, None)
 _MAX_DEPTH = 8
 _MAX_CONTAINERS = 10_000
-_TEXTS = frozenset({str, type(None)})
 _CONTAINERS = frozenset({dict, list, tuple, set, frozenset})
 
 SNAPSHOTS = frozenset({dict, tuple})
@@ -191,9 +190,9 @@ def capture(record: LogRecord, context: Mapping[str, ContextVar[Any]] | None = N
     snapshot = attributes_of(record)
     template = _fix_message(record, snapshot)
     exception = _fix_exception(snapshot)
-    for name in ("exc_text", "stack_info"):
-        if type(snapshot.get(name)) not in _TEXTS:
-            snapshot[name] = _text_or_none(snapshot[name])
+    if snapshot.get("exc_text") is not None or snapshot.get("stack_info") is not None:
+        for name in ("exc_text", "stack_info"):
+            snapshot[name] = _text_or_none(snapshot.get(name))
     if len(snapshot) > PLAIN_LENGTH:
         for name in snapshot.keys() - STANDARD:
             snapshot[name] = fixed(snapshot[name])
@@ -351,6 +350,8 @@ def _fix_exception(snapshot: Snapshot) -> FrozenException | None:
 
 def _text_or_none(value: object) -> str | None:
     """What stands where a text should. Never raises."""
+    if value is None or type(value) is str:
+        return value
     try:
         return text_of(value) if value else None
     except Exception:  # noqa: BLE001 - it refuses to say whether it is anything
